@@ -1,0 +1,1 @@
+"""Files <-> tensors on grids."""

@@ -1,0 +1,107 @@
+"""Separable windows that slide over ``B C *spatial``: sums in a box or under a Gaussian, and local means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+Taps = int | tuple[float, ...]
+"""A window along one axis: its width in voxels if all weights are one, else its weights, symmetric and of odd number."""
+
+
+def check_odd(width: int, name: str) -> int:
+    """Half of an odd width.
+
+    Raises:
+        ValueError: an even width has no voxel in its middle.
+    """
+    if width < 1 or width % 2 == 0:
+        raise ValueError(f"{name} is odd and positive, found {width}")
+    return width // 2
+
+
+def gaussian_taps(sigma: float, truncate: float = 3.5) -> tuple[float, ...]:
+    """Weights that sum to one; ``sigma`` in voxels, cut off at ``truncate`` sigma."""
+    radius = max(1, int(truncate * sigma + 0.5))
+    weights = [math.exp(-0.5 * (i / sigma) ** 2) for i in range(-radius, radius + 1)]
+    return tuple(w / sum(weights) for w in weights)
+
+
+def _running_sum(x: Tensor, axis: int, width: int) -> Tensor:
+    """Sum of ``width`` neighbours by doubling: about log2(width) additions, and exact zeros stay exact."""
+    length = x.shape[axis] - width + 1
+    total, doubled, span, start = None, x, 1, 0
+    while True:
+        if width & span:
+            part = doubled.narrow(axis, start, length)
+            total = part if total is None else total + part
+            start += span
+        if 2 * span > width:
+            return total if total is not None else x
+        doubled = doubled.narrow(axis, 0, doubled.shape[axis] - span) + doubled.narrow(
+            axis, span, doubled.shape[axis] - span
+        )
+        span *= 2
+
+
+def _weighted_sum(x: Tensor, axis: int, taps: Sequence[float]) -> Tensor:
+    length = x.shape[axis] - len(taps) + 1
+    total = x.narrow(axis, 0, length) * taps[0]
+    for i in range(1, len(taps)):
+        total.add_(x.narrow(axis, i, length), alpha=taps[i])
+    return total
+
+
+def sum_inside(x: Tensor, taps: Taps) -> Tensor:
+    """Sum over the window wherever it fits: every spatial axis gets shorter by the window's width less one. No autograd."""
+    for axis in range(2, x.ndim):
+        x = _running_sum(x, axis, taps) if isinstance(taps, int) else _weighted_sum(x, axis, taps)
+    return x
+
+
+def spread(x: Tensor, taps: Taps) -> Tensor:
+    """Adjoint of ``sum_inside``: every spatial axis gets longer by the window's width less one. No autograd."""
+    reach = (taps if isinstance(taps, int) else len(taps)) - 1
+    return sum_inside(F.pad(x, [reach] * (2 * (x.ndim - 2))), taps)
+
+
+class _WindowSum(torch.autograd.Function):
+    """Sum over the window around each voxel, zeros outside: symmetric taps make it its own adjoint."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, taps: Taps) -> Tensor:
+        ctx.taps = taps
+        radius = (taps if isinstance(taps, int) else len(taps)) // 2
+        return sum_inside(F.pad(x, [radius] * (2 * (x.ndim - 2))), taps)
+
+    @staticmethod
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:
+        return window_sum(gradients[0], ctx.taps), None
+
+
+def window_sum(x: Float[Tensor, "batch channels *spatial"], taps: Taps) -> Float[Tensor, "batch channels *spatial"]:
+    """Sum over the window around each voxel; nothing is outside the image."""
+    return _WindowSum.apply(x, taps)  # pyright: ignore[reportReturnType]
+
+
+class LocalMean:
+    """Mean over a window of the voxels that count: the window is cut at the border of the image and of the mask alike.
+
+    Args:
+        like: any tensor ``B C *spatial`` on the grid, for device and dtype.
+        weight: ``B 1 *spatial``, or ``None`` where every voxel of the image counts.
+        taps: the window.
+    """
+
+    def __init__(self, like: Tensor, weight: Tensor | None, taps: Taps) -> None:
+        self.weight, self.taps = weight, taps
+        total = window_sum(like.new_ones(1, 1, *like.shape[2:]) if weight is None else weight, taps)
+        self.inverse = torch.where(total > 0, total, 1).reciprocal()
+
+    def __call__(self, x: Float[Tensor, "batch channels *spatial"]) -> Float[Tensor, "batch channels *spatial"]:
+        return window_sum(x if self.weight is None else x * self.weight, self.taps) * self.inverse

@@ -1,0 +1,271 @@
+"""The pictures of a report: small raster images, and lines as SVG paths that lie over them.
+
+A picture and its lines share one coordinate system, ``UNITS`` wide over the frame, so that a page can stack, clip and toggle
+them. Grey values are 8-bit windows of the slice; colours are laid over grey where their value is not the neutral one.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image
+
+from anamorph.report.contours import edges, grid_lines, grid_step, outline, svg_path
+from anamorph.report.inputs import ReportInputs
+from anamorph.report.planes import Display, Plane, choose_planes
+
+UNITS = 1000
+LARGEST_PICTURE = 640
+TALLEST_FRAME = 1.2
+FOREGROUND = 0.12
+CT_WINDOW = (-160.0, 240.0)
+LABEL_COLOURS = (
+    "#56b4e9", "#e69f00", "#2fc59a", "#f0e442", "#cc79a7", "#ff7f50", "#9b8cff", "#a6d854", "#f781bf", "#66d9e8", "#d9a066", "#c0c0c0",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LabelLines:
+    """One label's outline in a slice."""
+
+    name: str
+    colour: str
+    fixed: str
+    warped: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a page draws of one slice.
+
+    Args:
+        key: unique, fit for an identifier.
+        name: of the plane.
+        caption: where it lies.
+        letters: of the four sides: left, right, top, bottom.
+        frame: width and height of the drawing.
+        box: x, y, width and height of the pictures inside the frame.
+        pictures: data URIs by name.
+        lines: SVG paths by name.
+        labels: outlines of the labels that meet the slice.
+    """
+
+    key: str
+    name: str
+    caption: str
+    letters: tuple[str, str, str, str] | None
+    frame: tuple[float, float]
+    box: tuple[float, float, float, float]
+    pictures: Mapping[str, str]
+    lines: Mapping[str, str]
+    labels: tuple[LabelLines, ...]
+
+
+@dataclass(frozen=True)
+class Legend:
+    """A colour bar: ``stops`` are (position in [0, 1], colour), ``ticks`` are (position, text)."""
+
+    title: str
+    stops: tuple[tuple[float, str], ...]
+    ticks: tuple[tuple[float, str], ...]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All slices and what holds for every one of them; the planes of a 3-D grid meet at ``crossing_mm``, RAS."""
+
+    planes: tuple[Figure, ...] = ()
+    legends: Mapping[str, Legend] = field(default_factory=dict)
+    grid_step_mm: float = 0.0
+    crossing_mm: tuple[float, ...] = ()
+
+    @property
+    def has(self) -> Mapping[str, bool]:
+        """Which pictures, lines and outlines there are in any plane."""
+        there = {name for plane in self.planes for name in (*plane.pictures, *plane.lines)}
+        names = ("fixed", "before", "warped", "grid", "displacement", "jacobian")
+        return {name: name in there for name in names} | {"labels": any(plane.labels for plane in self.planes)}
+
+
+def window_of(images: Iterable[np.ndarray | None], modality: str | None) -> tuple[float, float]:
+    """The grey window for images that are to be compared: black and white level.
+
+    CT in Hounsfield units gets [-160, 240]; everything else the 1st percentile of all and the 99.5th of what lies above it.
+
+    Args:
+        images: of one scale; None and non-finite voxels are left out.
+        modality: of the images.
+    """
+    samples = [image.ravel()[:: max(1, image.size // 200_000)] for image in images if image is not None]
+    values = np.concatenate(samples).astype(np.float64) if samples else np.zeros(1)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return 0.0, 1.0
+    if (modality or "").upper() == "CT" and np.ptp(values) > CT_WINDOW[1] - CT_WINDOW[0]:
+        return CT_WINDOW
+    low = float(np.percentile(values, 1))
+    above = values[values > low]
+    high = float(np.percentile(above, 99.5)) if above.size else low
+    return low, max(high, low + 1e-6 * max(1.0, abs(low)))
+
+
+def to_grey(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """Values in [0, 1], float32; non-finite ones are black."""
+    low, high = window
+    scaled = (image.astype(np.float32) - low) / (high - low)
+    return np.nan_to_num(scaled, nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
+
+
+def draw(inputs: ReportInputs) -> Figures:
+    """Every picture and line of a report."""
+    if not inputs.shape or inputs.affine is None:
+        return Figures()
+    moving_window = window_of((inputs.before, inputs.warped), inputs.moving_modality)
+    windows = {
+        "fixed": window_of((inputs.fixed,), inputs.fixed_modality),
+        "before": moving_window,
+        "warped": moving_window,
+    }
+    images = [(inputs.fixed, windows["fixed"]), (inputs.warped, moving_window), (inputs.before, moving_window)]
+    masks = [to_grey(image, window) > FOREGROUND for image, window in images if image is not None]
+    display = Display(inputs.shape, inputs.affine).cropped_to(masks[:2])
+    shown = next((image for image, _ in images if image is not None), None)
+    planes = choose_planes(display, (inputs.fixed_labels, inputs.warped_labels), shown)
+    step = grid_step(display)
+    limits = _colour_limits(inputs)
+    frame_mm = _frame_mm(planes)
+    figures = tuple(_figure(inputs, plane, windows, limits, step, frame_mm) for plane in planes)
+    return Figures(figures, _legends(limits), step, _crossing_mm(planes))
+
+
+def _crossing_mm(planes: tuple[Plane, ...]) -> tuple[float, ...]:
+    voxel = np.ones(4)
+    for plane in planes:
+        voxel[plane.axis] = plane.index
+    return tuple((planes[0].display.turned_affine @ voxel)[:3].tolist()) if len(planes) == 3 else ()
+
+
+def _frame_mm(planes: tuple[Plane, ...]) -> tuple[float, float]:
+    """One frame for all planes, so that a centimetre is as long in each."""
+    widest = max(plane.size_mm[0] for plane in planes)
+    tallest = max(plane.size_mm[1] for plane in planes)
+    return max(widest, tallest / TALLEST_FRAME), tallest
+
+
+def _figure(
+    inputs: ReportInputs,
+    plane: Plane,
+    windows: Mapping[str, tuple[float, float]],
+    limits: Mapping[str, float],
+    step: float,
+    frame_mm: tuple[float, float],
+) -> Figure:
+    scale = UNITS / frame_mm[0]
+    width, height = (side * scale for side in plane.size_mm)
+    frame = (float(UNITS), round(frame_mm[1] * scale, 1))
+    box = (round((frame[0] - width) / 2, 1), round((frame[1] - height) / 2, 1), round(width, 1), round(height, 1))
+    pixel = (plane.pixel_mm[0] * scale, plane.pixel_mm[1] * scale)
+
+    images = {"fixed": inputs.fixed, "before": inputs.before, "warped": inputs.warped}
+    grey = {name: to_grey(plane.cut(image), windows[name]) for name, image in images.items() if image is not None}
+    pictures = {name: _encode(np.repeat(slice_[..., None], 3, axis=2)) for name, slice_ in grey.items()}
+    lines = {f"{name}-edges": svg_path(edges(slice_, plane.pixel_mm), pixel) for name, slice_ in grey.items()}
+
+    if inputs.displacement_mm is not None:
+        lines["grid"] = svg_path(grid_lines(inputs.displacement_mm, plane, step), pixel)
+        length = np.linalg.norm(np.stack([plane.cut(component) for component in inputs.displacement_mm]), axis=0)
+        pictures["displacement"] = _encode(colormaps["inferno"](to_grey(length, (0, limits["displacement"])))[..., :3])
+    if inputs.jacobian is not None:
+        determinant = plane.cut(inputs.jacobian)
+        lines["folds"] = svg_path(outline(determinant <= 0), pixel)
+        under = grey.get("fixed", np.full(determinant.shape, 0.5, np.float32))
+        pictures["jacobian"] = _encode(_jacobian_colours(determinant, under, limits["jacobian"]))
+    return Figure(
+        plane.name.lower(), plane.name, plane.caption, plane.letters, frame, box, pictures, lines,
+        tuple(_label_lines(inputs, plane, pixel)),
+    )  # fmt: skip
+
+
+def _encode(rgb: np.ndarray) -> str:
+    """Rows x columns x 3 in [0, 1] as a WebP data URI."""
+    image = Image.fromarray(np.rint(rgb * 255).astype(np.uint8))
+    if max(image.size) > LARGEST_PICTURE:
+        image.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE))
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=94, method=4)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _label_lines(inputs: ReportInputs, plane: Plane, pixel: tuple[float, float]) -> Iterable[LabelLines]:
+    slices = {
+        name: plane.cut(labels)
+        for name, labels in (("fixed", inputs.fixed_labels), ("warped", inputs.warped_labels))
+        if labels is not None
+    }
+    everywhere = label_values(inputs)
+    present = np.unique(np.concatenate([s.ravel() for s in slices.values()])) if slices else np.zeros(0, int)
+    for value in present[present != 0].tolist():
+        outlines = {name: svg_path(outline(slice_ == value), pixel) for name, slice_ in slices.items()}
+        colour = LABEL_COLOURS[everywhere.index(value) % len(LABEL_COLOURS)]
+        yield LabelLines(label_name(inputs, value), colour, outlines.get("fixed", ""), outlines.get("warped", ""))
+
+
+def label_values(inputs: ReportInputs) -> list[int]:
+    """The labels of both labelmaps, sorted, without the background; a label's place decides its colour."""
+    both = [np.unique(labels) for labels in (inputs.fixed_labels, inputs.warped_labels) if labels is not None]
+    return [value for value in np.unique(np.concatenate(both)).tolist() if value != 0] if both else []
+
+
+def label_name(inputs: ReportInputs, value: int) -> str:
+    """The name given to a label, or its number."""
+    return inputs.label_names.get(value, f"label {value}")
+
+
+def _colour_limits(inputs: ReportInputs) -> dict[str, float]:
+    """Largest displacement in mm and largest |log2 determinant| that colours tell apart."""
+    limits = {}
+    if inputs.displacement_mm is not None:
+        length = np.linalg.norm(inputs.displacement_mm.reshape(len(inputs.displacement_mm), -1)[:, ::7], axis=0)
+        limits["displacement"] = float(np.ceil(max(np.nanpercentile(length, 99.5), 0.1) * 10) / 10)
+    if inputs.jacobian is not None:
+        positive = inputs.jacobian[inputs.jacobian > 0]
+        spread = np.percentile(np.abs(np.log2(positive)), 99.5) if positive.size else 1.0
+        limits["jacobian"] = float(np.clip(np.ceil(spread * 4) / 4, 0.25, 3))
+    return limits
+
+
+def _jacobian_colours(determinant: np.ndarray, under: np.ndarray, limit: float) -> np.ndarray:
+    """Red above 1, blue below, on a log scale over the dimmed grey picture; what is not positive is magenta."""
+    positive = determinant > 0
+    position = np.log2(np.where(positive, determinant, 1.0)) / limit
+    colour = colormaps["RdBu_r"](np.clip(position * 0.42 + 0.5 + 0.08 * np.sign(position), 0, 1))[..., :3]
+    alpha = np.clip(np.abs(position) * 1.1, 0, 0.9)[..., None]
+    blended = colour * alpha + under[..., None] * 0.6 * (1 - alpha)
+    return np.where(positive[..., None], blended, (1.0, 0.0, 1.0)).astype(np.float32)
+
+
+def _legends(limits: Mapping[str, float]) -> dict[str, Legend]:
+    legends = {}
+    positions = np.linspace(0, 1, 17)
+    if "displacement" in limits:
+        top = limits["displacement"]
+        stops = tuple((float(p), _hex(colormaps["inferno"](p)[:3])) for p in positions)
+        ticks = ((0.0, "0"), (0.5, f"{top / 2:.3g}"), (1.0, f"{top:.3g} mm"))
+        legends["displacement"] = Legend("Length of the displacement", stops, ticks)
+    if "jacobian" in limits:
+        limit = limits["jacobian"]
+        determinant = 2 ** ((positions * 2 - 1) * limit)
+        colours = _jacobian_colours(determinant[None], np.full((1, len(positions)), 0.45, np.float32), limit)[0]
+        stops = tuple((float(p), _hex(c)) for p, c in zip(positions, colours, strict=True))
+        ticks = ((0.0, f"{2**-limit:.2g}"), (0.5, "1"), (1.0, f"{2**limit:.2g}"))
+        legends["jacobian"] = Legend("Jacobian determinant, log scale", stops, ticks)
+    return legends
+
+
+def _hex(rgb: Iterable[float]) -> str:
+    return "#" + "".join(f"{round(float(c) * 255):02x}" for c in rgb)

@@ -1,0 +1,152 @@
+"""The score table, for the page and for the terminal.
+
+A score is a mapping with ``metric label unit value reason`` and, where there are two, the ``stage``: ``before`` or ``after``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MISSING = "–"
+MOST_LABELS_IN_TERMINAL = 12
+TITLES = {
+    "assd": "ASSD", "dice": "Dice", "hd": "HD", "hd95": "HD95", "mi": "Mutual information", "ncc": "Correlation",
+    "nmi": "Normalised mutual information", "sd_log_jacobian": "SD of log Jacobian", "mutual_information": "Mutual information", "ssim": "SSIM", "tre": "Landmark error",
+}  # fmt: skip
+SUFFIXES = {"mean": "mean", "median": "median", "max": "largest", "min": "smallest", "p95": "95 %", "sd": "SD"}
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric of one label, before and after.
+
+    Args:
+        metric: as the rows call it.
+        title: as a reader does.
+        label: empty where the metric is about the whole image.
+        unit: empty where there is none.
+        before: None where it was not measured.
+        after: None where it is undefined.
+        reason: why it is undefined.
+    """
+
+    metric: str
+    title: str
+    label: str
+    unit: str
+    before: float | None
+    after: float | None
+    reason: str
+
+
+def pair_scores(rows: Iterable[Mapping[str, Any]]) -> list[Score]:
+    """Rows before and after registration side by side, in the order of their first appearance."""
+    groups: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        key = (str(row["metric"]), str(row.get("label") or ""))
+        groups.setdefault(key, {})[row.get("stage") or "after"] = row
+    scores = []
+    for (metric, label), stages in groups.items():
+        after = stages.get("after", {})
+        unit = next((str(row["unit"]) for row in stages.values() if row.get("unit")), "")
+        reason = next((str(row["reason"]) for row in stages.values() if row.get("reason")), "")
+        before = _number(stages.get("before", {}).get("value"))
+        scores.append(Score(metric, metric_title(metric), label, unit, before, _number(after.get("value")), reason))
+    return scores
+
+
+def metric_title(metric: str) -> str:
+    """A metric's name in words: ``tre_mean_mm`` is ``Landmark error, mean``."""
+    words = [word for word in metric.lower().split("_") if word not in ("mm", "voxels", "percent", "fraction")]
+    suffix = SUFFIXES.get(words[-1]) if len(words) > 1 else None
+    stem = "_".join(words[:-1] if suffix else words)
+    title = TITLES.get(stem, stem.replace("_", " ").capitalize().replace("jacobian", "Jacobian"))
+    return f"{title}, {suffix}" if suffix else title
+
+
+def format_value(value: float | None, unit: str = "") -> str:
+    """A number as a reader wants it: lengths to 0.01 mm, small numbers with two digits, a dash for what is undefined."""
+    if value is None or math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if value == 0 or isinstance(value, int):
+        return f"{value:.0f}"
+    size = abs(value)
+    if size < 0.1 or size >= 1e5:
+        return f"{value:.2g}"
+    decimals = 3 if size < 1 and not unit else 2 if size < 10 else 1 if size < 1000 else 0
+    return f"{value:.{decimals}f}"
+
+
+def score_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The scores for a terminal 80 columns wide.
+
+    A metric with more than a dozen labels is told by its mean and range.
+
+    Args:
+        rows: see the module.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    scores = pair_scores(rows)
+    compared = any(score.before is not None for score in scores)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("Metric", overflow="fold", max_width=30)
+    table.add_column("Label", overflow="fold", max_width=22)
+    if compared:
+        table.add_column("Before", justify="right", style="dim", no_wrap=True)
+    table.add_column("After" if compared else "Value", justify="right", no_wrap=True)
+    table.add_column("Unit", style="dim", overflow="fold", max_width=8)
+
+    last = None
+    for score in _shortened(scores):
+        new = score.metric != last
+        last = score.metric
+        shown = [Text(score.title if new else ""), Text(score.label)]
+        shown += [Text("" if score.before is None else format_value(score.before, score.unit))] if compared else []
+        table.add_row(*shown, Text(format_value(score.after, score.unit)), Text(score.unit))
+        if score.reason:
+            table.add_row("", Text(score.reason, style="yellow"))
+    return table
+
+
+def _shortened(scores: list[Score]) -> list[Score]:
+    """Scores sorted by metric, the many labels of one metric replaced by mean, smallest and largest."""
+    by_metric: dict[str, list[Score]] = {}
+    for score in scores:
+        by_metric.setdefault(score.metric, []).append(score)
+    shortened = []
+    for group in by_metric.values():
+        shortened += group if len(group) <= MOST_LABELS_IN_TERMINAL else _summary(group)
+    return shortened
+
+
+def _summary(group: list[Score]) -> list[Score]:
+    first = group[0]
+    before = [score.before for score in group if score.before is not None]
+    after = [score.after for score in group if score.after is not None]
+    without = len(group) - len(after)
+    reason = f"{without} of {len(group)} labels have no value" if without else ""
+    kinds = ((f"mean of {len(group)} labels", mean), ("smallest", min), ("largest", max))
+    return [
+        Score(first.metric, first.title, label, first.unit, how(before) if before else None, how(after) if after else None, why)
+        for (label, how), why in zip(kinds, (reason, "", ""), strict=True)
+    ]
+
+
+def mean(values: Sequence[float]) -> float:
+    """Arithmetic mean of at least one number."""
+    return math.fsum(values) / len(values)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or math.isnan(value) else value
