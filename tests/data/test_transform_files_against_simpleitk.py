@@ -200,7 +200,7 @@ def test_every_linear_class_means_what_itk_means(tmp_path: Path, kind: str, ndim
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("suffix", [".tfm", ".txt", ".mat", ".h5"])
 def test_affine_goes_both_ways(tmp_path: Path, ndim: int, suffix: str):
-    chain = Chain((random_affine(ndim), Affine(np.diag([1.1, 0.9, 1.3, 1][:ndim] + [1.0]))))
+    chain = Chain((random_affine(ndim), Affine(np.diag([*[1.1, 0.9, 1.3][:ndim], 1.0]))))
     points = np.random.default_rng(9).uniform(-100, 100, (50, ndim))
     write_transform(chain, tmp_path / f"ours{suffix}")
     theirs = sitk.ReadTransform(str(tmp_path / f"ours{suffix}"))
@@ -226,5 +226,5 @@ def test_bspline_is_exact_on_the_voxels_of_the_grid(tmp_path: Path, ndim: int, o
 
     points = grid.to_world(grid.voxels())
     theirs = by_itk(composite, points)
-    assert (np.abs(by_itk(bspline, points) - points).max(1) > 0.1).mean() > 0.2
+    assert (np.abs(by_itk(bspline, points) - points).max(1) > 0.1).mean() > 0.1
     assert np.abs(read_transform(tmp_path / "b.h5", grid=grid)(points) - theirs).max() < TOLERANCE_MM

@@ -35,9 +35,9 @@ def metaimage(head, name="head.mha", content=None, **changes):
         "ElementSpacing": "1 1.5 2",
         "DimSize": "16 18 20",
         "ElementType": "MET_SHORT",
-        "ElementDataFile": "LOCAL",
     }
-    fields = {key: value for key, value in {**fields, **changes}.items() if value is not None}
+    data_file = {"ElementDataFile": changes.pop("ElementDataFile", "LOCAL")}
+    fields = {key: value for key, value in {**fields, **changes, **data_file}.items() if value is not None}
     text = "".join(f"{key} = {value}\n" for key, value in fields.items()).encode()
     return head.write(text + (head.values.tobytes("F") if content is None else content), name)
 
@@ -305,11 +305,9 @@ def test_truncated_picture(row, head, refuses):
 @pytest.mark.parametrize("row", ["V07-picture"])
 def test_coloured_picture(row, head, refuses):
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    path = picture(head, "slice.png", pixels)
     with refuses("E-VAL-007", 3, head.folder):
-        picture_path = picture(head, "slice.png", pixels)
-        head_files = sorted(head.folder.iterdir())
-        assert head_files == [picture_path]
-        read(picture_path)
+        read(path)
 
 
 @pytest.mark.parametrize("row", ["N16-picture"])
@@ -317,10 +315,10 @@ def test_huge_picture(row, head, refuses):
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    for side, code in ((30000, "E-MEM-016"), (9000, "E-MEM-016")):
+    for side in (9000, 30000):
         header = chunk(b"IHDR", struct.pack(">2I5B", side, side, 8, 0, 0, 0, 0))
         path = head.write(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b""), f"{side}.png")
-        with refuses(code, 4, head.folder):
+        with refuses("E-MEM-016", 4, head.folder):
             read(path, ReadPolicy(max_bytes=100 << 20))
 
 
@@ -330,7 +328,7 @@ class TestMutatedHeaders:
     @pytest.mark.parametrize(
         "build", [metaimage, nrrd, lambda head: head.plain()], ids=["S11-mha", "S11-nrrd", "S11-nifti"]
     )
-    @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(changes=st.lists(st.tuples(st.integers(0, 400), st.binary(min_size=1, max_size=8)), min_size=1, max_size=4))
     @pytest.mark.filterwarnings("ignore::anamorph.errors.AnamorphWarning")
     def test_mutation(self, build, changes, head):
@@ -339,10 +337,10 @@ class TestMutatedHeaders:
         for offset, replacement in changes:
             content[offset : offset + len(replacement)] = replacement
         path.write_bytes(content)
-        try:
-            image = read(path, ReadPolicy(max_bytes=64 << 20))
-        except AnamorphError as error:
-            assert error.exit_code in (3, 4, 6)
+        policy = ReadPolicy(max_bytes=64 << 20)
+        problems = describe(path, policy).problems
+        if any(problem.severity == "refused" for problem in problems):
+            with pytest.raises(AnamorphError, match=r"^E-[A-Z]{2,3}-\d{3}: "):
+                read(path, policy)
         else:
-            assert np.isfinite(image.data.numpy()).all()
-        describe(path, ReadPolicy(max_bytes=64 << 20))
+            assert np.isfinite(read(path, policy).data.numpy()).all()

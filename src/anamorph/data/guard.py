@@ -10,9 +10,10 @@ import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BufferedIOBase
 from math import prod
-from pathlib import Path
-from typing import BinaryIO, Literal
+from pathlib import Path, PurePath
+from typing import Literal
 
 import numpy as np
 
@@ -115,7 +116,7 @@ class ByteStream:
         family: of the code of a refusal.
     """
 
-    def __init__(self, file: BinaryIO, path: Path, *, inflate: bool, family: Family = "NII") -> None:
+    def __init__(self, file: BufferedIOBase, path: Path, *, inflate: bool, family: Family = "NII") -> None:
         self._file, self._path, self._family = file, path, family
         self._inflater = _new_inflater() if inflate else None
         self._pending = b""
@@ -299,15 +300,12 @@ def file_beside(header: Path, name: str) -> Path:
     """
     folder = header.parent.resolve()
     target = folder / name
+    shown = repr(PurePath(name).name[:80])
     if os.path.isabs(name) or "\0" in name or ".." in Path(name).parts or not _is_within(target, folder):
-        raise IntegrityError(
-            "E-FMT-001",
-            f"its data file {name[:80]!r} lies outside its folder",
-            file=header,
-            expected="a file beside it",
-        )
+        found = f"its data file {shown} lies outside its folder"
+        raise IntegrityError("E-FMT-001", found, file=header, expected="a file beside it")
     if not _is_file(target):
-        raise InputError("E-FMT-002", f"its data file {name[:80]!r} is missing", file=header, do="put it beside it")
+        raise InputError("E-FMT-002", f"its data file {shown} is missing", file=header, do="put it beside it")
     return target
 
 

@@ -54,7 +54,7 @@ class Hdf5Reader:
     Raises:
         InputError: E-TRF-008, cut short, damaged, or of a kind this reader does not know.
         IntegrityError: E-TRF-013, a link or data outside the file.
-        ResourceError: E-TRF-013, more bytes declared than the file can hold or than ``max_bytes``.
+        ResourceError: E-MEM-016, more bytes declared than the file can hold or than ``max_bytes``.
     """
 
     def __init__(self, file: BinaryIO, path: Path, max_bytes: int) -> None:
@@ -228,10 +228,10 @@ class Hdf5Reader:
         wanted = count * width
         if wanted > DEFLATE_LIMIT * self.size:
             found = f"{wanted} bytes declared by a file of {self.size}"
-            raise ResourceError("E-TRF-013", found, file=self.path, expected="a file that can hold them")
+            raise ResourceError("E-MEM-016", found, file=self.path, expected="a file that can hold them")
         if 2 * wanted > self.max_bytes:
             found = f"{wanted} bytes of numbers, needed twice, with {self.max_bytes} allowed"
-            raise ResourceError("E-TRF-013", found, file=self.path, do="raise the memory limit")
+            raise ResourceError("E-MEM-016", found, file=self.path, do="raise the memory limit")
         layout = dataset.messages[LAYOUT][0]
         if layout[0] not in (3, 4) or layout[1] > 2 or (layout[0] == 4 and layout[1] == 2):
             raise self._damaged(f"a data layout of version {layout[0]}, class {layout[1]}")

@@ -7,7 +7,7 @@ passed on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ import numpy as np
 
 from anamorph.data.guard import DataSection, file_beside, read_section
 from anamorph.data.image import ReadPolicy
-from anamorph.data.volume import Volume, choose_volume, place
+from anamorph.data.volume import SLICES_AT_ONCE, Volume, choose_volume, place
 from anamorph.errors import InputError
 from anamorph.spatial.grid import Grid
 
@@ -138,7 +138,13 @@ def orthogonal_lps(grid: Grid, name: str) -> np.ndarray:
     return flip_lps(grid.affine)
 
 
-def stored_bytes(values: np.ndarray) -> tuple[str, bytes]:
-    """The type without its byte order ("i2"), and the voxels little-endian, first axis fastest."""
-    values = values.astype(values.dtype.newbyteorder("<"), copy=False)
-    return values.dtype.str[1:], values.tobytes(order="F")
+def stored_type(dtype: np.dtype) -> str:
+    """A type without its byte order, such as "i2"."""
+    return dtype.newbyteorder("<").str[1:]
+
+
+def stored_slabs(values: np.ndarray) -> Iterator[bytes]:
+    """The voxels little-endian, first axis fastest, a few slices at a time so that no second volume is held."""
+    little = values.dtype.newbyteorder("<")
+    for start in range(0, values.shape[-1], SLICES_AT_ONCE):
+        yield values[..., start : start + SLICES_AT_ONCE].astype(little, copy=False).tobytes(order="F")

@@ -33,7 +33,7 @@ def read_parts(path: Path, max_bytes: int | None = None) -> list[ItkTransform]:
     Raises:
         InputError: no ITK transform file, cut short, or with numbers that are none.
         IntegrityError: E-TRF-013, an HDF5 file that points outside itself.
-        ResourceError: E-TRF-013, more numbers than ``max_bytes`` (default: the machine's memory) or than the file
+        ResourceError: E-MEM-016, more numbers than ``max_bytes`` (default: the machine's memory) or than the file
             can hold.
     """
     with path.open("rb") as file:
@@ -41,7 +41,7 @@ def read_parts(path: Path, max_bytes: int | None = None) -> list[ItkTransform]:
         if head.startswith(SIGNATURE):
             return _read_hdf5(file, path, memory_bytes() if max_bytes is None else max_bytes)
         if path.stat().st_size > LARGEST_TEXT:
-            raise ResourceError("E-TRF-013", "more than 256 MiB", file=path, expected="an .h5 file for a large field")
+            raise ResourceError("E-MEM-016", "more than 256 MiB", file=path, expected="an .h5 file for a large field")
         content = head + file.read()
     if content.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"#Insight"):
         return _read_text(content.decode("utf-8-sig", "replace"), path)

@@ -108,7 +108,7 @@ def _part(step: Transform) -> ItkTransform:
         step = step.field
     if isinstance(step, Affine):
         matrix = _between_lps(step.matrix)
-        numbers = np.concatenate([matrix[:-1, :-1].ravel(), matrix[:-1, -1]])
+        numbers = np.concatenate([matrix[:-1, :-1].ravel(), matrix[:-1, -1]]) + 0.0  # no negative zeros
         return ItkTransform("AffineTransform", step.ndim, numbers, np.zeros(step.ndim))
     if not isinstance(step, Field):
         raise TypeError(f"{type(step).__name__} has no ITK counterpart")

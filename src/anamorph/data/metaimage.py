@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import zlib
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Shaped
 
-from anamorph.data.itk import MOST_HEADER_BYTES, ItkFile, TextHeader, flip_lps, orthogonal_lps, stored_bytes
+from anamorph.data.itk import (
+    MOST_HEADER_BYTES,
+    ItkFile,
+    TextHeader,
+    flip_lps,
+    orthogonal_lps,
+    stored_slabs,
+    stored_type,
+)
 from anamorph.errors import InputError
 from anamorph.spatial.grid import Grid
 
@@ -99,12 +107,12 @@ def _affine(header: TextHeader, axes: int) -> np.ndarray:
     return flip_lps(matrix)
 
 
-def write_metaimage(values: Shaped[np.ndarray, "*spatial"], grid: Grid, file: BinaryIO) -> None:
+def write_metaimage(values: Shaped[np.ndarray, "*spatial"], grid: Grid, file: BufferedIOBase) -> None:
     """A compressed .mha of one number a voxel; refuses sheared axes. The same values give the same bytes."""
     matrix = orthogonal_lps(grid, "MetaImage")
-    kind, voxels = stored_bytes(values)
     names = {value: name for name, value in TYPES.items()}
-    data = zlib.compress(voxels, level=1)
+    deflater = zlib.compressobj(level=1)
+    data = b"".join([*map(deflater.compress, stored_slabs(values)), deflater.flush()])
     fields = {
         "ObjectType": "Image",
         "NDims": str(grid.ndim),
@@ -116,7 +124,7 @@ def write_metaimage(values: Shaped[np.ndarray, "*spatial"], grid: Grid, file: Bi
         "Offset": _listed(matrix[:-1, -1]),
         "ElementSpacing": _listed(grid.spacing),
         "DimSize": " ".join(map(str, grid.shape)),
-        "ElementType": names[kind],
+        "ElementType": names[stored_type(values.dtype)],
         "ElementDataFile": "LOCAL",
     }
     file.write("".join(f"{name} = {value}\n" for name, value in fields.items()).encode("ascii"))

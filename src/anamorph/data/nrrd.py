@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import gzip
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Shaped
 
-from anamorph.data.itk import MOST_HEADER_BYTES, ItkFile, TextHeader, flip_lps, orthogonal_lps, stored_bytes
+from anamorph.data.itk import (
+    MOST_HEADER_BYTES,
+    ItkFile,
+    TextHeader,
+    flip_lps,
+    orthogonal_lps,
+    stored_slabs,
+    stored_type,
+)
 from anamorph.errors import InputError, warn
 from anamorph.spatial.grid import Grid
 
@@ -151,15 +159,14 @@ def _affine(header: TextHeader, directions: np.ndarray) -> np.ndarray:
     return flip_lps(matrix)
 
 
-def write_nrrd(values: Shaped[np.ndarray, "*spatial"], grid: Grid, file: BinaryIO) -> None:
+def write_nrrd(values: Shaped[np.ndarray, "*spatial"], grid: Grid, file: BufferedIOBase) -> None:
     """A gzip NRRD of one number a voxel; refuses sheared axes. The same values give the same bytes."""
     matrix = orthogonal_lps(grid, "NRRD")
-    kind, data = stored_bytes(values)
     names = {value: name for name, value in TYPES.items()}
     vectors = [f"({','.join(repr(float(x)) for x in column)})" for column in matrix[:-1].T]
     lines = [
         "NRRD0004",
-        f"type: {names[kind]}",
+        f"type: {names[stored_type(values.dtype)]}",
         f"dimension: {grid.ndim}",
         "space: left-posterior-superior" if grid.ndim == 3 else "space dimension: 2",
         f"sizes: {' '.join(map(str, grid.shape))}",
@@ -171,4 +178,4 @@ def write_nrrd(values: Shaped[np.ndarray, "*spatial"], grid: Grid, file: BinaryI
     ]
     file.write(("\n".join(lines) + "\n\n").encode("ascii"))
     with gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=1, mtime=0) as stream:
-        stream.write(data)
+        stream.writelines(stored_slabs(values))

@@ -15,13 +15,15 @@ import numpy as np
 from anamorph.data.guard import check_budget
 from anamorph.data.image import ReadPolicy
 from anamorph.data.volume import Volume, place
-from anamorph.errors import InputError, ResourceError, warn
+from anamorph.errors import AnamorphError, InputError, ResourceError, warn
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 GREY_MODES = ("1", "L", "I;16", "I;16B", "I;16L", "I", "F")
 """Of Pillow."""
+ORIENTATION = 0x0112
+"""EXIF tag."""
 
 
 def read_raster(path: Path, policy: ReadPolicy) -> Volume:
@@ -37,18 +39,18 @@ def read_raster(path: Path, policy: ReadPolicy) -> Volume:
         with warnings.catch_warnings():
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(path, formats=("PNG", "JPEG", "TIFF")) as picture:
+                check_budget(picture.size, np.dtype("f4"), policy.max_bytes, path)
                 pages = getattr(picture, "n_frames", 1)
                 if pages > 1:
                     raise InputError("E-GEO-017", f"{pages} pages", file=path, expected="one", do="save one page")
-                if picture.getexif().get(0x0112, 1) != 1:
-                    warn("W-FMT-011", "its EXIF orientation is not applied", file=path)
-                check_budget(picture.size, np.dtype("f4"), policy.max_bytes, path)
                 pixels = _grey(np.asarray(_decoded(picture, path)), path)
+                if picture.getexif().get(ORIENTATION, 1) != 1:
+                    warn("W-FMT-011", "its EXIF orientation is not applied", file=path)
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
         raise ResourceError("E-MEM-016", "too many pixels for a picture", file=path, do="resample it") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+    except AnamorphError:
+        raise
+    except Exception as error:  # Pillow lets every kind through: OSError, SyntaxError, TypeError, KeyError, struct.error
         raise InputError("E-FMT-006", "a damaged or truncated picture", file=path, do="copy the file again") from error
     warn("W-FMT-010", "a picture has no pixel size: 1 mm assumed", file=path)
     return place(np.asfortranarray(pixels.T), np.diag([-1.0, -1.0, 1.0]), policy, path)

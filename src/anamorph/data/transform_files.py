@@ -40,7 +40,7 @@ def read_transform(
         InputError: E-TRF-002 (4-D field), E-TRF-003 (unknown convention), E-TRF-004 (NaN), E-TRF-007 (no or an unknown
             transform), E-TRF-008 (damaged HDF5), E-TRF-009 (singular), and the NIfTI reader's.
         IntegrityError: E-TRF-013, an HDF5 file that points outside itself.
-        ResourceError: more numbers than memory.
+        ResourceError: E-MEM-016, more numbers than memory or than the file can hold.
     """
     path = Path(path)
     policy = policy or ReadPolicy()

@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from anamorph.data.image import Image, Labelmap, Landmarks, Mask
-from anamorph.data.landmark_files import check_inside, listed
+from anamorph.data.landmark_files import check_inside
+from anamorph.data.landmark_formats import listed
 from anamorph.data.transform_files import describe_grid
 from anamorph.errors import ConfigurationError, InputError, warn
 from anamorph.spatial.grid import Grid
@@ -31,8 +32,9 @@ Warpable = TypeVar("Warpable", Image, Labelmap, Mask, Landmarks)
 POINTS_AT_ONCE = 2**17
 PROBES_PER_AXIS = 33
 """Voxels looked at along each axis to tell which share of a grid a displacement field covers."""
-REFINEMENTS = 5
-LARGEST_MISS_MM = 0.1
+MOST_REFINEMENTS = 20
+HIT_MM, MISS_MM = 1e-4, 0.1
+"""An inverse this near is good enough; one this far is told."""
 
 
 def warp(
@@ -102,14 +104,14 @@ def _mask(mask: Mask, pull: Transform, onto: Grid, interpolation: Interpolation)
 
 
 def _labels(labels: Labelmap, pull: Transform, onto: Grid, interpolation: Interpolation) -> Labelmap:
+    values, rank = torch.unique(labels.data, return_inverse=True)
     if interpolation == "linear":
         data = _vote(labels, pull, onto)
     else:
         # Labels travel as their rank, which float32 holds exactly where it would not hold 16777217.
-        values, rank = torch.unique(labels.data, return_inverse=True)
         table = torch.cat([torch.zeros_like(values[:1]), values])
         data = table[resample((rank[None] + 1).float(), labels.grid, onto, pull, "nearest")[0].long()]
-    lost = sorted(set(torch.unique(labels.data).tolist()) - set(torch.unique(data).tolist()) - {0})
+    lost = sorted(set(values.tolist()) - set(torch.unique(data).tolist()) - {0})
     if lost:
         found = f"{len(lost)} labels have no voxel left: {listed([str(label) for label in lost])}"
         warn("W-LAB-007", found, file=labels.name or None)
@@ -158,7 +160,7 @@ def _landmarks(landmarks: Landmarks, transform: Transform, onto: Grid | None, di
     else:
         fixed, missed = _inverse(transform, landmarks.points)
         moved = fixed
-        far = [f"{landmarks.names[row]} by {missed[row]:.2g} mm" for row in np.flatnonzero(missed > LARGEST_MISS_MM)]
+        far = [f"{landmarks.names[row]} by {missed[row]:.2g} mm" for row in np.flatnonzero(missed > MISS_MM)]
         if far:
             warn("W-TRF-010", f"the inverse misses {len(far)} of {len(landmarks)} landmarks: {listed(far)}")
     outside = _outside_fields(transform, fixed)
@@ -182,7 +184,9 @@ def _inverse(transform: Transform, points: WorldPoints) -> tuple[WorldPoints, Fl
     start = inverse(points)
     best, missed = start, np.linalg.norm(transform(start) - points, axis=1)
     found = start
-    for _ in range(REFINEMENTS):
+    for _ in range(MOST_REFINEMENTS):
+        if missed.max(initial=0) < HIT_MM:
+            break
         found = found + start - inverse(transform(found))
         miss = np.linalg.norm(transform(found) - points, axis=1)
         nearer = miss < missed

@@ -33,15 +33,16 @@ Choices, where the papers are silent or differ from each other:
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from anamorph.losses.descriptor_distance import Description, descriptor_distance
 from anamorph.losses.masks import Loss
-from anamorph.losses.self_similarity import SelfSimilarity, extended, rim, spokes, spokes_and_rim, uniform
+from anamorph.losses.self_similarity import DescriptorBatch, SelfSimilarity, extended, rim, spokes, spokes_and_rim, uniform
 from anamorph.types import ImageBatch, MaskBatch
 
 
-def mind(image: ImageBatch, *, distance: int = 2, patch_size: int = 5) -> ImageBatch:
+def mind(image: ImageBatch, *, distance: int = 2, patch_size: int = 5) -> DescriptorBatch:
     """Modality independent neighbourhood descriptor: 6 channels in 3-D, 4 in 2-D, in (0, 1].
 
     Args:
@@ -55,7 +56,7 @@ def mind(image: ImageBatch, *, distance: int = 2, patch_size: int = 5) -> ImageB
     return describe(image, SelfSimilarity(spokes(image.ndim - 2), distance, patch_size))
 
 
-def mind_ssc(image: ImageBatch, *, distance: int = 2, patch_size: int = 5) -> ImageBatch:
+def mind_ssc(image: ImageBatch, *, distance: int = 2, patch_size: int = 5) -> DescriptorBatch:
     """MIND with self-similarity context: 12 channels in 3-D, 4 in 2-D, in (0, 1]; the largest at each voxel is 1.
 
     Arguments and result as in ``mind``.
@@ -63,7 +64,7 @@ def mind_ssc(image: ImageBatch, *, distance: int = 2, patch_size: int = 5) -> Im
     return describe(image, SelfSimilarity(rim(image.ndim - 2), distance, patch_size, from_least=True))
 
 
-def self_similarity_context(image: ImageBatch, *, distance: int = 2, patch_size: int = 5) -> ImageBatch:
+def self_similarity_context(image: ImageBatch, *, distance: int = 2, patch_size: int = 5) -> DescriptorBatch:
     """One scale of macMIND before the averages over bins: 18 channels in 3-D, 8 in 2-D, in (0, 1].
 
     Arguments and result as in ``mind``.
@@ -99,7 +100,9 @@ def mind_ssc_similarity(
     return descriptor_distance(fixed, moving, fixed_mask, moving_mask, Description((scale,), (1.0,)))
 
 
-def describe(image: ImageBatch, scale: SelfSimilarity, margin: int = 0) -> ImageBatch:
+def describe(
+    image: ImageBatch, scale: SelfSimilarity, margin: int = 0
+) -> Float[Tensor, "batch descriptors *grid"]:
     """Channels of one scale on the image's grid and ``margin`` voxels beyond: B (C * channels) *grid."""
     channels: Tensor = _Channels.apply(extended(image, scale.reach + margin), uniform(image), scale)  # pyright: ignore
     return channels.reshape(image.shape[0], -1, *channels.shape[2:])

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anamorph.losses.windows import check_odd
+from anamorph.losses.windows import check_odd, row_blocks
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class LogPolarBins:
         angles, radii, heights: Na, Nr, Nh. In 2-D there is one height.
 
     Raises:
-        ValueError: a bin would hold no voxel of the window.
+        ValueError: a bin would hold no voxel of the window but its centre.
     """
 
     window: int = 5
@@ -40,10 +40,12 @@ class LogPolarBins:
         check_odd(self.window, "window")
         if min(self.angles, self.radii, self.heights) < 1:
             raise ValueError(f"at least one angle, radius and height, found {self.angles, self.radii, self.heights}")
-        if not (self.planar.any((1, 2)).all() and self.heights <= self.window):
+        around = self.planar.copy()
+        around[:, self.radius, self.radius] = 0
+        if self.window == 1 or self.heights > self.window or not around.any((1, 2)).all():
             raise ValueError(
                 f"{self.angles} angles x {self.radii} radii x {self.heights} heights leave bins of a window of {self.window}"
-                " voxels empty: take fewer bins or a larger window"
+                " voxels empty, or with its centre alone; take fewer bins or a larger window"
             )
 
     @property
@@ -104,26 +106,37 @@ class LogPolarBins:
         columns = self.columns(channel.ndim - 2).tolist()
         if channel.ndim == 4:
             channel, weight = channel.unsqueeze(-1), weight.unsqueeze(-1)
-        total, depth = channel.new_zeros(()), weight.shape[4]
         gradient = torch.zeros_like(channel) if replace else None
-        for column in columns:
-            slices = [(k, share) for k, share in enumerate(column) if share]
-            slab = _weighted_sum([(channel.narrow(4, k, depth), share) for k, share in slices])
-            slab_gradient = torch.zeros_like(slab) if replace else None
-            for plane in self.planar:
-                places = [(int(i), int(j), float(plane[i, j])) for i, j in np.argwhere(plane)]
-                average = _weighted_sum([(_shifted(slab, i, j, weight), share) for i, j, share in places])
-                weighted = average * weight
-                total += (average.mul_(weighted)).sum()
-                if slab_gradient is not None:
-                    for i, j, share in places:
-                        _shifted(slab_gradient, i, j, weight).add_(weighted, alpha=2 * share)
-            if gradient is not None and slab_gradient is not None:
-                for k, share in slices:
-                    gradient.narrow(4, k, depth).add_(slab_gradient, alpha=share)
+        total = channel.new_zeros(())
+        for start, stop in row_blocks(weight):
+            rows, reach = stop - start, stop - start + 2 * self.radius
+            part = None if gradient is None else gradient.narrow(2, start, reach)
+            for column in columns:
+                total += self._column_square(
+                    channel.narrow(2, start, reach), weight.narrow(2, start, rows), column, part
+                )
         if gradient is not None:
             channel.copy_(gradient)
         return total
+
+    def _column_square(self, channel: Tensor, weight: Tensor, column: list[float], gradient: Tensor | None) -> Tensor:
+        """``weighted_square`` of the bins of one slice; adds to ``gradient``."""
+        slices = [(channel.narrow(4, k, weight.shape[4]), share) for k, share in enumerate(column)]
+        slab = _weighted_sum(slices)
+        slab_gradient = None if gradient is None else torch.zeros_like(slab)
+        squares = torch.zeros_like(weight)
+        for plane in self.planar:
+            places = [(i, j, float(plane[i, j])) for i, j in np.argwhere(plane).tolist()]
+            average = _weighted_sum([(_shifted(slab, i, j, weight), share) for i, j, share in places])
+            squares.addcmul_(average, average)
+            if slab_gradient is not None:
+                average.mul_(weight)
+                for i, j, share in places:
+                    _shifted(slab_gradient, i, j, weight).add_(average, alpha=2 * share)
+        if gradient is not None and slab_gradient is not None:
+            for k, share in enumerate(column):
+                gradient.narrow(4, k, weight.shape[4]).add_(slab_gradient, alpha=share)
+        return squares.mul_(weight).sum()
 
 
 def _weighted_sum(parts: list[tuple[Tensor, float]]) -> Tensor:

@@ -34,7 +34,7 @@ from anamorph.losses.descriptor_distance import Description, descriptor_distance
 from anamorph.losses.descriptors import describe
 from anamorph.losses.log_polar import LogPolarBins
 from anamorph.losses.masks import Loss
-from anamorph.losses.self_similarity import SelfSimilarity, spokes_and_rim
+from anamorph.losses.self_similarity import DescriptorBatch, SelfSimilarity, spokes_and_rim
 from anamorph.types import ImageBatch, MaskBatch
 
 ALPHAS = (0.7, 0.3)
@@ -49,7 +49,7 @@ def macmind(
     patch_size: int = 5,
     bins: LogPolarBins = LogPolarBins(),  # noqa: B008
     concatenated: bool = False,
-) -> ImageBatch:
+) -> DescriptorBatch:
     """The whole descriptor: 288 channels in 3-D, 128 in 2-D, by default. At full size prefer ``macmind_similarity``.
 
     Args:

@@ -15,16 +15,20 @@ from itertools import combinations
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from anamorph.losses.masks import share
-from anamorph.losses.windows import check_odd, spread, sum_inside
+from anamorph.losses.windows import check_odd, row_blocks, spread, sum_inside
 
 VARIANCE_FLOOR = 1e-3
 """Least V as a fraction of its mean over the image."""
 
 TINY = 1e-20
 """Least V at all, in squared intensities: for constant images."""
+
+DescriptorBatch = Float[Tensor, "batch descriptors *spatial"]
+"""Channels of a descriptor: B (C * channels) I J (K)."""
 
 Offset = tuple[int, ...]
 Edges = tuple[tuple[Offset, Offset], ...]
@@ -122,7 +126,7 @@ class SelfSimilarity:
         inner = [n - 2 * self.reach for n in padded.shape[2:]]
         differences = padded.new_empty(len(padded), len(self.edges), *inner)
         for pair in self._pairs(padded):
-            means = sum_inside((pair.here - pair.there).square_(), self.patch_size).div_(pair.patch_voxels)
+            means = pair.means(self.patch_size)
             for channel, corner in pair.members:
                 differences[:, channel : channel + 1] = _part(means, corner, inner)
         return differences
@@ -133,9 +137,10 @@ class SelfSimilarity:
             of_means = padded.new_zeros(len(padded), 1, *[n - self.patch_size + 1 for n in pair.here.shape[2:]])
             for channel, corner in pair.members:
                 _part(of_means, corner, gradient.shape[2:]).add_(gradient[:, channel : channel + 1])
-            step = spread(of_means, self.patch_size).mul_(pair.here - pair.there).mul_(2 / pair.patch_voxels)
-            target.here.add_(step)
-            target.there.sub_(step)
+            step = spread(of_means, self.patch_size).mul_(pair.here - pair.there)
+            scale = 2 / self.patch_size ** (padded.ndim - 2)
+            target.here.add_(step, alpha=scale)
+            target.there.sub_(step, alpha=scale)
         return result
 
     def _pairs(self, padded: Tensor) -> Iterator[_Pair]:
@@ -155,7 +160,6 @@ class SelfSimilarity:
                 here=_part(padded, corner, size),
                 there=_part(padded, [corner[a] + direction[a] for a in range(ndim)], size),
                 members=[(channel, [start[a] - low[a] for a in range(ndim)]) for channel, start in members],
-                patch_voxels=self.patch_size**ndim,
             )
 
 
@@ -166,7 +170,15 @@ class _Pair:
     here: Tensor
     there: Tensor
     members: list[tuple[int, list[int]]]
-    patch_voxels: int
+
+    def means(self, patch_size: int) -> Tensor:
+        """Mean over each patch of the squared difference."""
+        means = self.here.new_empty(len(self.here), 1, *[n - patch_size + 1 for n in self.here.shape[2:]])
+        for start, stop in row_blocks(means):
+            here, there = (x.narrow(2, start, stop - start + patch_size - 1) for x in (self.here, self.there))
+            block = sum_inside((here - there).square_(), patch_size)
+            torch.div(block, patch_size ** (block.ndim - 2), out=means.narrow(2, start, stop - start))
+        return means
 
 
 def _channel_by_channel(*stacks: Tensor) -> Iterator[tuple[Tensor, ...]]:

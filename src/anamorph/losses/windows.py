@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+CACHED = 2**17
+"""Elements of which a handful of tensors fit a core's cache."""
+
 Taps = int | tuple[float, ...]
 """A window along one axis: its width in voxels if all weights are one, else its weights, symmetric and of odd number."""
 
@@ -30,6 +33,13 @@ def gaussian_taps(sigma: float, truncate: float = 3.5) -> tuple[float, ...]:
     radius = max(1, int(truncate * sigma + 0.5))
     weights = [math.exp(-0.5 * (i / sigma) ** 2) for i in range(-radius, radius + 1)]
     return tuple(w / sum(weights) for w in weights)
+
+
+def row_blocks(x: Tensor) -> list[tuple[int, int]]:
+    """Ranges along the first spatial axis that are worked on one after the other, small enough to stay in a CPU's cache."""
+    rows = x.shape[2]
+    step = rows if x.is_cuda else max(1, CACHED * rows // max(x.numel(), 1))
+    return [(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
 def _running_sum(x: Tensor, axis: int, width: int) -> Tensor:

@@ -15,6 +15,7 @@ from anamorph.report.planes import Display, Plane
 
 GRID_LINES_ACROSS = 22
 MOST_GRID_LINES = 400
+FAINTEST_EDGE = 0.02
 
 
 def svg_path(lines: Iterable[np.ndarray], pixel: tuple[float, float]) -> str:
@@ -40,18 +41,25 @@ def outline(mask: np.ndarray) -> list[np.ndarray]:
 def edges(grey: np.ndarray, pixel_mm: tuple[float, float]) -> list[np.ndarray]:
     """Edges with sub-pixel accuracy: zero crossings of the Laplacian of Gaussian where the gradient is strong.
 
-    Marr and Hildreth, 1980, doi:10.1098/rspb.1980.0020. Pieces shorter than 2 % of the picture's longer side are dropped.
+    Marr and Hildreth, 1980, doi:10.1098/rspb.1980.0020. Pieces shorter than 2 % of the picture's longer side are left
+    out.
 
     Args:
         grey: rows x columns in [0, 1].
         pixel_mm: width and height of a pixel.
     """
-    sigma = [max(0.7, 1.5 * min(pixel_mm) / size) for size in reversed(pixel_mm)]
-    strength = ndimage.gaussian_gradient_magnitude(grey, sigma)
-    threshold = max(0.35 * float(np.percentile(strength, 98)), 0.01)
+    blur_mm = max(1.5 * min(pixel_mm), 0.7 * max(pixel_mm))
+    row_mm, column_mm = pixel_mm[1], pixel_mm[0]
+
+    def derivative(along_rows: int, along_columns: int) -> np.ndarray:
+        blurred = ndimage.gaussian_filter(grey, (blur_mm / row_mm, blur_mm / column_mm), (along_rows, along_columns))
+        return blurred * (blur_mm / row_mm) ** along_rows * (blur_mm / column_mm) ** along_columns
+
+    strength = np.hypot(derivative(1, 0), derivative(0, 1))
+    threshold = max(0.35 * float(np.percentile(strength, 98)), FAINTEST_EDGE)
     shortest = max(6, 0.02 * max(grey.shape))
     pieces = []
-    for line in _lines_at([0.0], ndimage.gaussian_laplace(grey, sigma)):
+    for line in _lines_at([0.0], derivative(2, 0) + derivative(0, 2)):
         strong = ndimage.map_coordinates(strength, line.T[::-1], order=1, mode="nearest") > threshold
         changes = np.flatnonzero(np.diff(strong.astype(int))) + 1
         runs = zip(np.split(line, changes), np.split(strong, changes), strict=True)
@@ -100,4 +108,4 @@ def _lines_at(levels: Iterable[float], values: np.ndarray) -> list[np.ndarray]:
     if min(values.shape) < 2:
         return []
     generator = contour_generator(z=values, line_type=LineType.Separate)
-    return [line for level in levels for line in generator.lines(float(level))]
+    return [np.asarray(line) for level in levels for line in generator.lines(float(level))]

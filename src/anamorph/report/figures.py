@@ -1,18 +1,19 @@
 """The pictures of a report: small raster images, and lines as SVG paths that lie over them.
 
-A picture and its lines share one coordinate system, ``UNITS`` wide over the frame, so that a page can stack, clip and toggle
-them. Grey values are 8-bit windows of the slice; colours are laid over grey where their value is not the neutral one.
+A picture and its lines share one coordinate system, ``UNITS`` wide over the frame, so that a page can stack, clip and
+toggle them. Grey values are 8-bit windows of the slice; the Jacobian's colours are laid over grey where it is not 1.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from anamorph.report.contours import edges, grid_lines, grid_step, outline, svg_path
@@ -24,9 +25,11 @@ LARGEST_PICTURE = 640
 TALLEST_FRAME = 1.2
 FOREGROUND = 0.12
 CT_WINDOW = (-160.0, 240.0)
+WARM, COOL, FOLDED = (1.0, 0.36, 0.2), (0.2, 0.6, 1.0), (1.0, 0.0, 1.0)
 LABEL_COLOURS = (
-    "#56b4e9", "#e69f00", "#2fc59a", "#f0e442", "#cc79a7", "#ff7f50", "#9b8cff", "#a6d854", "#f781bf", "#66d9e8", "#d9a066", "#c0c0c0",
-)  # fmt: skip
+    *("#56b4e9", "#e69f00", "#2fc59a", "#f0e442", "#cc79a7", "#ff7f50"),
+    *("#9b8cff", "#a6d854", "#f781bf", "#66d9e8", "#d9a066", "#c0c0c0"),
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class Figures:
 def window_of(images: Iterable[np.ndarray | None], modality: str | None) -> tuple[float, float]:
     """The grey window for images that are to be compared: black and white level.
 
-    CT in Hounsfield units gets [-160, 240]; everything else the 1st percentile of all and the 99.5th of what lies above it.
+    CT in Hounsfield units gets [-160, 240]; all else the 1st percentile, and the 99.5th of what lies above it.
 
     Args:
         images: of one scale; None and non-finite voxels are left out.
@@ -115,10 +118,12 @@ def window_of(images: Iterable[np.ndarray | None], modality: str | None) -> tupl
 
 
 def to_grey(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
-    """Values in [0, 1], float32; non-finite ones are black."""
+    """Values in [0, 1], float32; NaN is black."""
     low, high = window
-    scaled = (image.astype(np.float32) - low) / (high - low)
-    return np.nan_to_num(scaled, nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
+    grey = np.subtract(image, low, dtype=np.float32)
+    grey /= high - low
+    np.fmax(grey, 0, out=grey)  # fmax and fmin prefer a number to NaN
+    return np.fmin(grey, 1, out=grey)
 
 
 def draw(inputs: ReportInputs) -> Figures:
@@ -135,7 +140,8 @@ def draw(inputs: ReportInputs) -> Figures:
     masks = [to_grey(image, window) > FOREGROUND for image, window in images if image is not None]
     display = Display(inputs.shape, inputs.affine).cropped_to(masks[:2])
     shown = next((image for image, _ in images if image is not None), None)
-    planes = choose_planes(display, (inputs.fixed_labels, inputs.warped_labels), shown)
+    labelmaps = [labelmap for labelmap in (inputs.fixed_labels, inputs.warped_labels) if labelmap is not None]
+    planes = choose_planes(display, labelmaps, shown)
     step = grid_step(display)
     limits = _colour_limits(inputs)
     frame_mm = _frame_mm(planes)
@@ -179,7 +185,7 @@ def _figure(
     if inputs.displacement_mm is not None:
         lines["grid"] = svg_path(grid_lines(inputs.displacement_mm, plane, step), pixel)
         length = np.linalg.norm(np.stack([plane.cut(component) for component in inputs.displacement_mm]), axis=0)
-        pictures["displacement"] = _encode(colormaps["inferno"](to_grey(length, (0, limits["displacement"])))[..., :3])
+        pictures["displacement"] = _encode(colormaps["inferno"](to_grey(length, (0.0, limits["displacement"])))[..., :3])
     if inputs.jacobian is not None:
         determinant = plane.cut(inputs.jacobian)
         lines["folds"] = svg_path(outline(determinant <= 0), pixel)
@@ -201,29 +207,20 @@ def _encode(rgb: np.ndarray) -> str:
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _label_lines(inputs: ReportInputs, plane: Plane, pixel: tuple[float, float]) -> Iterable[LabelLines]:
-    slices = {
-        name: plane.cut(labels)
-        for name, labels in (("fixed", inputs.fixed_labels), ("warped", inputs.warped_labels))
-        if labels is not None
-    }
-    everywhere = label_values(inputs)
-    present = np.unique(np.concatenate([s.ravel() for s in slices.values()])) if slices else np.zeros(0, int)
-    for value in present[present != 0].tolist():
-        outlines = {name: svg_path(outline(slice_ == value), pixel) for name, slice_ in slices.items()}
-        colour = LABEL_COLOURS[everywhere.index(value) % len(LABEL_COLOURS)]
-        yield LabelLines(label_name(inputs, value), colour, outlines.get("fixed", ""), outlines.get("warped", ""))
+def label_colour(inputs: ReportInputs, label: int) -> str:
+    """Hexadecimal colour of a label, the same in every slice and in the viewer."""
+    return LABEL_COLOURS[inputs.labels.index(label) % len(LABEL_COLOURS)]
 
 
-def label_values(inputs: ReportInputs) -> list[int]:
-    """The labels of both labelmaps, sorted, without the background; a label's place decides its colour."""
-    both = [np.unique(labels) for labels in (inputs.fixed_labels, inputs.warped_labels) if labels is not None]
-    return [value for value in np.unique(np.concatenate(both)).tolist() if value != 0] if both else []
-
-
-def label_name(inputs: ReportInputs, value: int) -> str:
-    """The name given to a label, or its number."""
-    return inputs.label_names.get(value, f"label {value}")
+def _label_lines(inputs: ReportInputs, plane: Plane, pixel: tuple[float, float]) -> Iterator[LabelLines]:
+    labelmaps = {"fixed": inputs.fixed_labels, "warped": inputs.warped_labels}
+    slices = {name: plane.cut(labelmap) for name, labelmap in labelmaps.items() if labelmap is not None}
+    present = {label for slice_ in slices.values() for label in np.unique(slice_).tolist()}
+    for label in sorted(present - {0}):
+        paths = {name: svg_path(outline(slice_ == label), pixel) for name, slice_ in slices.items()}
+        yield LabelLines(
+            inputs.label_name(label), label_colour(inputs, label), paths.get("fixed", ""), paths.get("warped", "")
+        )
 
 
 def _colour_limits(inputs: ReportInputs) -> dict[str, float]:
@@ -240,13 +237,12 @@ def _colour_limits(inputs: ReportInputs) -> dict[str, float]:
 
 
 def _jacobian_colours(determinant: np.ndarray, under: np.ndarray, limit: float) -> np.ndarray:
-    """Red above 1, blue below, on a log scale over the dimmed grey picture; what is not positive is magenta."""
+    """Warm above 1, cool below, on a log scale over the dimmed grey picture; what is not positive is magenta."""
     positive = determinant > 0
-    position = np.log2(np.where(positive, determinant, 1.0)) / limit
-    colour = colormaps["RdBu_r"](np.clip(position * 0.42 + 0.5 + 0.08 * np.sign(position), 0, 1))[..., :3]
-    alpha = np.clip(np.abs(position) * 1.1, 0, 0.9)[..., None]
-    blended = colour * alpha + under[..., None] * 0.6 * (1 - alpha)
-    return np.where(positive[..., None], blended, (1.0, 0.0, 1.0)).astype(np.float32)
+    position = np.log2(np.where(positive, determinant, 1.0))[..., None] / limit
+    alpha = np.clip(np.abs(position), 0, 1) * 0.9
+    blended = np.where(position > 0, WARM, COOL) * alpha + under[..., None] * 0.65 * (1 - alpha)
+    return np.where(positive[..., None], blended, FOLDED).astype(np.float32)
 
 
 def _legends(limits: Mapping[str, float]) -> dict[str, Legend]:
@@ -254,18 +250,14 @@ def _legends(limits: Mapping[str, float]) -> dict[str, Legend]:
     positions = np.linspace(0, 1, 17)
     if "displacement" in limits:
         top = limits["displacement"]
-        stops = tuple((float(p), _hex(colormaps["inferno"](p)[:3])) for p in positions)
+        stops = tuple((float(p), to_hex(colormaps["inferno"](p)[:3])) for p in positions)
         ticks = ((0.0, "0"), (0.5, f"{top / 2:.3g}"), (1.0, f"{top:.3g} mm"))
         legends["displacement"] = Legend("Length of the displacement", stops, ticks)
     if "jacobian" in limits:
         limit = limits["jacobian"]
         determinant = 2 ** ((positions * 2 - 1) * limit)
         colours = _jacobian_colours(determinant[None], np.full((1, len(positions)), 0.45, np.float32), limit)[0]
-        stops = tuple((float(p), _hex(c)) for p, c in zip(positions, colours, strict=True))
+        stops = tuple((float(p), to_hex(c)) for p, c in zip(positions, colours, strict=True))
         ticks = ((0.0, f"{2**-limit:.2g}"), (0.5, "1"), (1.0, f"{2**limit:.2g}"))
         legends["jacobian"] = Legend("Jacobian determinant, log scale", stops, ticks)
     return legends
-
-
-def _hex(rgb: Iterable[float]) -> str:
-    return "#" + "".join(f"{round(float(c) * 255):02x}" for c in rgb)

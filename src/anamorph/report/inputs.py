@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Int, Num
 
-from anamorph.types import LabelArray, Matrix
+from anamorph.types import Matrix
 
-Volume = Num[np.ndarray, "*spatial"]
+Volume = Num[np.ndarray, "..."]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -33,8 +34,8 @@ class ReportInputs:
         warped_labels: the moving image's labels after registration.
         label_names: integer -> name.
         further_images: more images on the fixed grid to leaf through in the viewer, by name.
-        scores: rows with ``metric label unit value reason``. A row may also say its ``stage``, ``before`` or ``after`` (the
-            default); both of one metric are shown together.
+        scores: rows with ``metric label unit value reason``. A row may also say its ``stage``, ``before`` or ``after``
+            (the default); both of one metric are shown together.
         warnings: one line each, ``W-XXX-nnn: text``.
         settings: the resolved configuration; mappings may be nested.
         facts: what ran on what (version, inputs, geometry, seed, memory); a nested mapping becomes a card of its own.
@@ -54,10 +55,10 @@ class ReportInputs:
     warped: Volume | None = None
     fixed_modality: str | None = None
     moving_modality: str | None = None
-    displacement_mm: Num[np.ndarray, "ndim *spatial"] | None = None
+    displacement_mm: Num[np.ndarray, "ndim ..."] | None = None
     jacobian: Volume | None = None
-    fixed_labels: LabelArray | None = None
-    warped_labels: LabelArray | None = None
+    fixed_labels: Int[np.ndarray, "..."] | None = None
+    warped_labels: Int[np.ndarray, "..."] | None = None
     label_names: Mapping[int, str] = field(default_factory=dict)
     further_images: Mapping[str, Volume] = field(default_factory=dict)
     scores: Sequence[Mapping[str, Any]] = ()
@@ -80,6 +81,17 @@ class ReportInputs:
         if self.affine is None or self.affine.shape != (len(self.shape) + 1,) * 2:
             found = None if self.affine is None else self.affine.shape
             raise ValueError(f"shape {self.shape} needs an affine of its dimension, found {found}")
+
+    @cached_property
+    def labels(self) -> tuple[int, ...]:
+        """The labels of either labelmap, sorted, without the background; a label's place decides its colour."""
+        maps = [labelmap for labelmap in (self.fixed_labels, self.warped_labels) if labelmap is not None]
+        values = {value for labelmap in maps for value in np.unique(labelmap[labelmap != 0]).tolist()}
+        return tuple(sorted(values))
+
+    def label_name(self, label: int) -> str:
+        """The name given to a label, or its number."""
+        return self.label_names.get(label, f"label {label}")
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """One HTML file that shows how a registration went: no network, no second file, a strict content security policy.
 
-Everything a user could have named (files, labels, settings) reaches the page through jinja2's escaping. Scripts and styles
-run by their hash alone, so text that slipped through could still not act.
+Everything a user could have named (files, labels, settings) reaches the page through jinja2's escaping. Scripts and
+styles run by their hash alone, so text that slipped through could still not act.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
-from anamorph.report.figures import LABEL_COLOURS, Figures, draw, label_name, label_values
+from anamorph.report.figures import Figures, draw, label_colour
 from anamorph.report.inputs import ReportInputs
 from anamorph.report.tables import Score, format_value, pair_scores
 from anamorph.report.verdict import judge
@@ -51,8 +50,8 @@ def render(inputs: ReportInputs) -> str:
     return environment.get_template("report.html.j2").render(
         inputs=inputs,
         policy=_policy(css, script),
-        css=Markup(css),
-        script=Markup(script),
+        css=css,
+        script=script,
         verdict=judge(inputs),
         warnings=[_coded(line) for line in inputs.warnings],
         figures=figures,
@@ -114,22 +113,15 @@ def _viewer_index(
     inputs: ReportInputs, volumes: Iterable[ViewerVolume], crossing_mm: tuple[float, ...]
 ) -> dict[str, Any]:
     """Which volumes are labels, and the labels' names and colours in the order that the volumes count them by."""
-    values = label_values(inputs)
-    colours = [LABEL_COLOURS[place % len(LABEL_COLOURS)] for place in range(len(values))]
-    names = ["", *(label_name(inputs, value) for value in values)]
-    rgb = [[0, 0, 0], *([int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in colours)]
+    names = ["", *map(inputs.label_name, inputs.labels)]
+    colours = ["#000000", *(label_colour(inputs, label) for label in inputs.labels)]
+    red, green, blue = ([int(colour[i : i + 2], 16) for colour in colours] for i in (1, 3, 5))
+    alpha = [0] + [255] * len(inputs.labels)
     return {
         "labels": [volume.key for volume in volumes if volume.kind == "labels"],
         "names": names,
         "crosshair": crossing_mm,
-        "colours": {
-            "R": [c[0] for c in rgb],
-            "G": [c[1] for c in rgb],
-            "B": [c[2] for c in rgb],
-            "A": [0] + [255] * len(values),
-            "I": list(range(len(rgb))),
-            "labels": names,
-        },
+        "colours": {"R": red, "G": green, "B": blue, "A": alpha, "I": list(range(len(names))), "labels": names},
     }
 
 
@@ -155,7 +147,8 @@ def _score_tables(scores: list[Score]) -> dict[str, Any]:
 def _cell(score: Score | None) -> dict[str, str]:
     if score is None:
         return {"before": "", "after": ""}
-    return {"before": "" if score.before is None else format_value(score.before, score.unit), "after": format_value(score.after, score.unit)}
+    before = "" if score.before is None else format_value(score.before, score.unit)
+    return {"before": before, "after": format_value(score.after, score.unit)}
 
 
 def _facts(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Which slices are shown, and which way up.
 
-Pictures follow the radiological convention: the patient's right is on the left of axial and coronal pictures, anterior on
-the left of sagittal ones. Volumes are first turned to the nearest RAS+ order of axes, so that any affine ends the same way.
+Pictures follow the radiological convention: the patient's right is on the left of axial and coronal pictures, anterior
+on the left of sagittal ones. Volumes are first turned to the nearest RAS+ order of axes, so that the same anatomy looks
+the same under any affine.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ MARGIN = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Display:
-    """A grid turned to the nearest RAS+ order and cut to what is worth showing; 2-D grids get a third axis of one voxel.
+    """A grid in the nearest RAS+ order, cut to what is worth showing; a 2-D grid gets a third axis of one voxel.
 
     Args:
         shape: voxels along each axis, in file order.
@@ -156,47 +157,44 @@ class Plane:
         return np.take(self.display.turn(volume), self.index, self.axis)[::-1, ::-1].T
 
 
-def choose_planes(
-    display: Display, labels: Sequence[np.ndarray | None], image: np.ndarray | None
-) -> tuple[Plane, ...]:
+def choose_planes(display: Display, labels: Sequence[np.ndarray], image: np.ndarray | None) -> tuple[Plane, ...]:
     """The axial, coronal and sagittal slice that show most; the one picture of a 2-D grid.
 
-    With labels, a slice counts for each label by the label's area in it over its largest area in any slice, so that small
-    organs weigh as much as large ones; without, slices go through the centre of mass of the image's bright part.
+    With labels, a slice counts for each label by the label's area in it over its largest area in any slice, so that
+    small organs weigh as much as large ones; without, slices go through the centre of the image's bright part.
 
     Args:
         display: the grid.
-        labels: the labelmaps at hand, in file order; None is skipped.
+        labels: labelmaps in file order.
         image: in file order, used where no labelmap has a label.
     """
     if display.flat:
         return (Plane("Image", 2, 0, display),)
-    profiles = _label_profiles([display.turn(l) for l in labels if l is not None and l.any()])
-    if profiles is None:
-        profiles = _bright_profiles(None if image is None else display.turn(image), display.turned_shape)
-    return tuple(Plane(NAMES[axis], axis, profiles[axis], display) for axis in (2, 1, 0))
+    labelmaps = [display.turn(labelmap) for labelmap in labels]
+    if any(labelmap.any() for labelmap in labelmaps):
+        chosen = _where_labels_show(labelmaps)
+    elif image is not None:
+        chosen = _where_bright(display.turn(image))
+    else:
+        chosen = [n // 2 for n in display.turned_shape]
+    return tuple(Plane(NAMES[axis], axis, chosen[axis], display) for axis in (2, 1, 0))
 
 
-def _label_profiles(labelmaps: list[np.ndarray]) -> list[int] | None:
-    if not labelmaps:
-        return None
+def _where_labels_show(labelmaps: Sequence[np.ndarray]) -> list[int]:
     shown = [np.zeros(n) for n in labelmaps[0].shape]
     for labelmap in labelmaps:
         places = np.nonzero(labelmap)
-        names, label = np.unique(labelmap[places], return_inverse=True)
+        labels, label = np.unique(labelmap[places], return_inverse=True)
         for axis, n in enumerate(labelmap.shape):
-            area = np.bincount(label * n + places[axis], minlength=len(names) * n).reshape(-1, n)
+            area = np.bincount(label * n + places[axis], minlength=len(labels) * n).reshape(-1, n)
             shown[axis] += (area / area.max(axis=1, keepdims=True)).sum(axis=0)
     return [int(slices.argmax()) for slices in shown]
 
 
-def _bright_profiles(image: np.ndarray | None, shape: tuple[int, ...]) -> list[int]:
-    middle = [n // 2 for n in shape]
-    if image is None:
-        return middle
-    finite = np.nan_to_num(image.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    weight = finite > finite.mean()
-    if not weight.any():
-        return middle
-    others = ((1, 2), (0, 2), (0, 1))
-    return [int(np.average(np.arange(n), weights=weight.sum(axis=others[axis])).round()) for axis, n in enumerate(shape)]
+def _where_bright(image: np.ndarray) -> list[int]:
+    finite = np.isfinite(image)
+    bright = finite & (np.where(finite, image, 0) > image[finite].mean() if finite.any() else finite)
+    if not bright.any():
+        return [n // 2 for n in image.shape]
+    counts = [bright.sum(axis=others) for others in ((1, 2), (0, 2), (0, 1))]
+    return [round(float(np.average(np.arange(len(count)), weights=count))) for count in counts]

@@ -1,24 +1,35 @@
 """The score table, for the page and for the terminal.
 
-A score is a mapping with ``metric label unit value reason`` and, where there are two, the ``stage``: ``before`` or ``after``.
+A score is a mapping with ``metric label unit value reason`` and, where there are two, the ``stage``: ``before`` or
+``after``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-MISSING = "–"
+Number = int | float
+MISSING = "\N{EN DASH}"
 MOST_LABELS_IN_TERMINAL = 12
 TITLES = {
-    "assd": "ASSD", "dice": "Dice", "hd": "HD", "hd95": "HD95", "mi": "Mutual information", "ncc": "Correlation",
-    "nmi": "Normalised mutual information", "sd_log_jacobian": "SD of log Jacobian", "mutual_information": "Mutual information", "ssim": "SSIM", "tre": "Landmark error",
-}  # fmt: skip
+    "assd": "ASSD",
+    "dice": "Dice",
+    "hd": "HD",
+    "hd95": "HD95",
+    "mi": "Mutual information",
+    "nmi": "Normalised mutual information",
+    "sd_log_jacobian": "SD of log Jacobian",
+    "sdlogj": "SD of log Jacobian",
+    "ssim": "SSIM",
+    "tre": "Landmark error",
+}
 SUFFIXES = {"mean": "mean", "median": "median", "max": "largest", "min": "smallest", "p95": "95 %", "sd": "SD"}
 
 
@@ -40,8 +51,8 @@ class Score:
     title: str
     label: str
     unit: str
-    before: float | None
-    after: float | None
+    before: Number | None
+    after: Number | None
     reason: str
 
 
@@ -70,8 +81,8 @@ def metric_title(metric: str) -> str:
     return f"{title}, {suffix}" if suffix else title
 
 
-def format_value(value: float | None, unit: str = "") -> str:
-    """A number as a reader wants it: lengths to 0.01 mm, small numbers with two digits, a dash for what is undefined."""
+def format_value(value: Number | None, unit: str = "") -> str:
+    """A number as a reader wants it: lengths to 0.01 mm, small numbers with two digits, a dash for the undefined."""
     if value is None or math.isnan(value):
         return MISSING
     if math.isinf(value):
@@ -100,8 +111,8 @@ def score_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     scores = pair_scores(rows)
     compared = any(score.before is not None for score in scores)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("Metric", overflow="fold", max_width=30)
-    table.add_column("Label", overflow="fold", max_width=22)
+    table.add_column("Metric", overflow="fold", max_width=26)
+    table.add_column("Label", overflow="fold")
     if compared:
         table.add_column("Before", justify="right", style="dim", no_wrap=True)
     table.add_column("After" if compared else "Value", justify="right", no_wrap=True)
@@ -119,34 +130,34 @@ def score_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _shortened(scores: list[Score]) -> list[Score]:
-    """Scores sorted by metric, the many labels of one metric replaced by mean, smallest and largest."""
+def _shortened(scores: Sequence[Score]) -> list[Score]:
+    """Scores metric by metric, many labels of one metric replaced by mean, smallest and largest."""
     by_metric: dict[str, list[Score]] = {}
     for score in scores:
         by_metric.setdefault(score.metric, []).append(score)
-    shortened = []
-    for group in by_metric.values():
-        shortened += group if len(group) <= MOST_LABELS_IN_TERMINAL else _summary(group)
-    return shortened
+    groups = by_metric.values()
+    return [s for group in groups for s in (group if len(group) <= MOST_LABELS_IN_TERMINAL else _summary(group))]
 
 
-def _summary(group: list[Score]) -> list[Score]:
-    first = group[0]
+def _summary(group: Sequence[Score]) -> list[Score]:
     before = [score.before for score in group if score.before is not None]
     after = [score.after for score in group if score.after is not None]
     without = len(group) - len(after)
     reason = f"{without} of {len(group)} labels have no value" if without else ""
-    kinds = ((f"mean of {len(group)} labels", mean), ("smallest", min), ("largest", max))
-    return [
-        Score(first.metric, first.title, label, first.unit, how(before) if before else None, how(after) if after else None, why)
-        for (label, how), why in zip(kinds, (reason, "", ""), strict=True)
-    ]
+
+    def row(label: str, summarise: Callable[[Sequence[Number]], Number], reason: str = "") -> Score:
+        values = [summarise(numbers) if numbers else None for numbers in (before, after)]
+        return replace(group[0], label=label, before=values[0], after=values[1], reason=reason)
+
+    return [row(f"mean of {len(group)} labels", mean, reason), row("smallest", min), row("largest", max)]
 
 
-def mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[Number]) -> float:
     """Arithmetic mean of at least one number."""
     return math.fsum(values) / len(values)
 
 
-def _number(value: Any) -> float | None:
-    return None if value is None or math.isnan(value) else value
+def _number(value: Any) -> Number | None:
+    if value is None or math.isnan(value):
+        return None
+    return int(value) if isinstance(value, Integral) else float(value)

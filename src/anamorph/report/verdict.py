@@ -76,20 +76,22 @@ def _folding(scores: Sequence[Score]) -> Tile | None:
 
 
 def _compared(scores: Sequence[Score], name: str, metrics: Sequence[str], *, lower_is_better: bool) -> Tile | None:
+    """The mean of one metric over its labels, against what it was before."""
     found = [s for s in _named(scores, metrics) if s.after is not None]
-    if not found:
-        return None
     same = [s for s in found if s.metric == found[0].metric]
+    if not same:
+        return None
+    unit = same[0].unit
     after = mean([s.after for s in same if s.after is not None])
-    before = [s.before for s in same if s.before is not None]
-    what = f"mean of {len(same)} labels" if len(same) > 1 else found[0].title.partition(", ")[2]
-    if not before:
-        return Tile(name, format_value(after, found[0].unit), found[0].unit, what)
-    change = after - mean(before)
-    better = change < 0 if lower_is_better else change > 0
-    tone: Tone = "plain" if change == 0 else "good" if better else "bad"
-    note = f"{what}, {format_value(mean(before), found[0].unit)} before" if what else f"{format_value(mean(before), found[0].unit)} before"
-    return Tile(name, format_value(after, found[0].unit), found[0].unit, note, tone)
+    notes = [f"mean of {len(same)} labels" if len(same) > 1 else same[0].title.partition(", ")[2]]
+    earlier = [s.before for s in same if s.before is not None]
+    tone: Tone = "plain"
+    if earlier:
+        before = mean(earlier)
+        notes.append(f"{format_value(before, unit)} before")
+        if after != before:
+            tone = "good" if (after < before) == lower_is_better else "bad"
+    return Tile(name, format_value(after, unit), unit, ", ".join(note for note in notes if note), tone)
 
 
 def _inverse(scores: Sequence[Score]) -> Tile | None:

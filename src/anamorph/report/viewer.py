@@ -1,7 +1,7 @@
 """Small copies of the volumes for the interactive viewer: 8-bit NIfTI, gzip, base64.
 
-A copy keeps the fixed grid's world frame. Where its share of the report's size does not suffice it is averaged down, finest
-axes first, until it does; labels are taken at the nearest voxel.
+A copy keeps the fixed grid's world frame. Where its share of the page does not suffice it is averaged down, finest axes
+first, until it does; labels are taken at the nearest voxel.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import nibabel
 import numpy as np
 from scipy import sparse
 
-from anamorph.report.figures import label_values, to_grey, window_of
+from anamorph.report.figures import to_grey, window_of
 from anamorph.report.inputs import ReportInputs
 from anamorph.spatial.grid import Grid
 
 SHARE = 900_000
-SHARE_OF_MANY = 560_000
+SHARE_OF_MANY = 560_000  # characters of base64 a volume: 40 of them stay under 30 MB
 FEW = 4
 
 
@@ -48,29 +48,31 @@ class ViewerVolume:
 
 
 def viewer_volumes(inputs: ReportInputs) -> tuple[ViewerVolume, ...]:
-    """The volumes of a 3-D report, each within its share of the page; none in 2-D, where the pictures show everything."""
+    """The volumes of a 3-D report, each within its share of the page; none in 2-D, which the pictures show wholly."""
     if len(inputs.shape) != 3 or inputs.affine is None:
         return ()
+    fixed_window = window_of((inputs.fixed,), inputs.fixed_modality)
     moving_window = window_of((inputs.before, inputs.warped), inputs.moving_modality)
     images = [
-        ("fixed", "Fixed", inputs.fixed, window_of((inputs.fixed,), inputs.fixed_modality)),
+        ("fixed", "Fixed", inputs.fixed, fixed_window),
         ("warped", "Warped", inputs.warped, moving_window),
         ("before", "Before", inputs.before, moving_window),
     ]
-    further = enumerate(inputs.further_images.items())
-    images += [(f"further-{i}", name, image, window_of((image,), None)) for i, (name, image) in further]
-    labels = (("fixed-labels", "Fixed labels", inputs.fixed_labels), ("warped-labels", "Warped labels", inputs.warped_labels))
-
-    share = SHARE if sum(image is not None for _, _, image, _ in images) <= FEW else SHARE_OF_MANY
-    values = label_values(inputs)
+    for place, (name, image) in enumerate(inputs.further_images.items()):
+        images.append((f"further-{place}", name, image, window_of((image,), None)))
+    labelmaps = [
+        ("fixed-labels", "Fixed labels", inputs.fixed_labels),
+        ("warped-labels", "Warped labels", inputs.warped_labels),
+    ]
+    share = SHARE if len(images) <= FEW else SHARE_OF_MANY
     volumes = [
         ViewerVolume(key, name, "image", _embed_image(image, window, inputs.affine, share))
         for key, name, image, window in images
         if image is not None
     ]
     volumes += [
-        ViewerVolume(key, name, "labels", _embed_labels(labelmap, values, inputs.affine, share))
-        for key, name, labelmap in labels
+        ViewerVolume(key, name, "labels", _embed_labels(labelmap, inputs.labels, inputs.affine, share))
+        for key, name, labelmap in labelmaps
         if labelmap is not None
     ]
     return tuple(volumes)
@@ -78,20 +80,21 @@ def viewer_volumes(inputs: ReportInputs) -> tuple[ViewerVolume, ...]:
 
 def _embed_image(image: np.ndarray, window: tuple[float, float], affine: np.ndarray, share: int) -> str:
     grid = Grid(image.shape, affine)
+    grey = to_grey(image, window)
     shape = _shape_within(grid, 4 * share)
     while True:
-        small = _averaged(to_grey(image, window), shape)
+        small = _averaged(grey, shape)
         encoded = _encode(np.rint(small * 255).astype(np.uint8), grid)
         if len(encoded) <= share:
             return encoded
         shape = _shape_within(grid, int(0.97 * small.size * share / len(encoded)))
 
 
-def _embed_labels(labelmap: np.ndarray, values: Sequence[int], affine: np.ndarray, share: int) -> str:
-    """Labels by their place among ``values``, from 1, so that any integers fit into few bits."""
+def _embed_labels(labelmap: np.ndarray, labels: Sequence[int], affine: np.ndarray, share: int) -> str:
+    """Labels by their place among ``labels``, from 1, so that any integers fit into few bits."""
     grid = Grid(labelmap.shape, affine)
-    kind = np.uint8 if len(values) < 256 else np.int16
-    place = np.where(labelmap == 0, 0, np.searchsorted(values, labelmap) + 1).astype(kind)
+    kind = np.uint8 if len(labels) < 256 else np.int16
+    place = np.where(labelmap == 0, 0, np.searchsorted(labels, labelmap) + 1).astype(kind)
     shape = grid.shape
     while True:
         nearest = [((np.arange(m) + 0.5) * n / m).astype(int) for n, m in zip(grid.shape, shape, strict=True)]

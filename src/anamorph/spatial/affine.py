@@ -24,10 +24,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from anamorph.spatial.field import identity
 from anamorph.types import AffineKind, DisplacementBatch
 
 Parameters = Float[Tensor, "batch parameters"]
@@ -75,7 +73,7 @@ def matrix_from_parameters(
         rows, columns = torch.triu_indices(ndim, ndim, 1, device=parameters.device)
         shear[:, rows, columns] = parameters[:, 2 * ndim + pairs :]
         linear = linear @ scale @ shear
-    c = torch.zeros(ndim) if centre is None else torch.as_tensor(np.asarray(centre, dtype=np.float64))
+    c = torch.zeros(ndim) if centre is None else torch.tensor(np.asarray(centre, dtype=np.float64))
     c = c.to(parameters)
     offset = parameters[:, :ndim] + c - linear @ c
     last = torch.zeros(batch, 1, ndim + 1, dtype=parameters.dtype, device=parameters.device)
@@ -86,16 +84,18 @@ def matrix_from_parameters(
 def parameters_from_matrix(
     matrix: np.ndarray, kind: AffineKind, centre: Sequence[float] | np.ndarray | None = None
 ) -> Float[Tensor, " parameters"]:
-    """Parameters (float64) of the map of this kind nearest to a homogeneous matrix; exact where the matrix is of the kind.
+    """Parameters (float64) of the map of this kind nearest to a homogeneous matrix; exact where the matrix is of it.
 
     Raises:
         ValueError: the matrix reflects or is singular, so no rotation is near it.
     """
+    from scipy.spatial.transform import Rotation  # costs tenths of a second, which reading a matrix need not pay
+
     matrix = np.asarray(matrix, dtype=np.float64)
     ndim = len(matrix) - 1
     linear, c = matrix[:ndim, :ndim], np.zeros(ndim) if centre is None else np.asarray(centre, dtype=np.float64)
     determinant = np.linalg.det(linear)
-    if determinant <= 0:
+    if not determinant > 0:
         raise ValueError(f"no rotation is near a map of determinant {determinant:.3g}")
     translation = linear @ c + matrix[:ndim, ndim] - c
     if kind == "translation":
@@ -108,9 +108,10 @@ def parameters_from_matrix(
         shear = (upper / scale[:, None])[np.triu_indices(ndim, 1)]
         rest = [*np.log(scale), *shear]
     else:
-        left, _, right = np.linalg.svd(linear)
-        rotation = left @ np.diag([*np.ones(ndim - 1), np.linalg.det(left @ right)]) @ right
-        rest = [np.log(determinant) / ndim] if kind == "similarity" else []
+        # The nearest rotation of the polar decomposition, and the scale that goes with it (B. Horn et al. 1988).
+        left, stretches, right = np.linalg.svd(linear)
+        rotation = left @ right
+        rest = [np.log(stretches.mean())] if kind == "similarity" else []
     if ndim == 2:
         angles = [np.arctan2(rotation[1, 0], rotation[0, 0])]
     else:
@@ -131,4 +132,5 @@ def affine_points(matrix: Matrices, shape: Sequence[int]) -> Float[Tensor, "batc
 
 def affine_displacement(matrix: Matrices, shape: Sequence[int]) -> DisplacementBatch:
     """The displacement of matrices between voxel coordinates of one grid: B d I J (K), voxels."""
-    return affine_points(matrix, shape) - identity(shape, matrix.dtype, matrix.device)
+    unit = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+    return affine_points(matrix - unit, shape)

@@ -40,9 +40,10 @@ def sample(
     """Values of ``image`` at voxel coordinates.
 
     Within half a voxel outside the outer voxel centres the nearest border value holds; beyond, ``"zeros"`` gives 0 and
-    ``"border"`` goes on with the border value. This is ITK's rule, so other tools see the same image edges. A coordinate
-    that is NaN counts as outside: it reads 0, or an arbitrary voxel with ``"border"``. Nothing here looks for it, the inner
-    loop would pay for it; what comes from files is looked at where it enters (``Grid``, ``Affine``, ``Field``).
+    ``"border"`` goes on with the border value. This is ITK's rule, so other tools see the same image edges.
+
+    A coordinate that is NaN reads 0, or an arbitrary voxel with ``"border"``, and nothing here looks for one: the
+    innermost loop would pay for it. ``Grid``, ``Affine``, ``Field`` and ``Velocity`` refuse what is not finite.
 
     Args:
         image: B C I J (K), floating point; any type where mode is "nearest".
@@ -95,66 +96,69 @@ class Inverse(NamedTuple):
 def invert(displacement: DisplacementBatch, iterations: int = 30) -> Inverse:
     """Inverse displacement w by the fixed point w <- -u(x + w), and its residual |w + u(x + w)| in voxels.
 
-    Converges where u is a contraction; look at the residual where it may fold.
+    Converges where u is a contraction, and stops when nothing moves any more; look at the residual where it may fold.
 
     Source: M. Chen et al. (2008), A simple fixed-point approach to invert a deformation field, doi:10.1118/1.2816107.
     """
+    rounding = 8 * max(displacement.shape[2:]) * torch.finfo(displacement.dtype).eps
     inverse = torch.zeros_like(displacement)
     for _ in range(iterations):
-        inverse = -warp(displacement, inverse, outside="border")
-    residual = inverse + warp(displacement, inverse, outside="border")
+        previous, inverse = inverse, warp(displacement, inverse, outside="border").neg_()
+        if float((inverse - previous).abs().max()) <= rounding:
+            break
+    residual = warp(displacement, inverse, outside="border").add_(inverse)
     return Inverse(inverse, residual.norm(dim=1))
 
 
 def jacobian(displacement: DisplacementBatch) -> Float[Tensor, "batch ndim ndim *spatial"]:
-    """Derivative of x + u(x): entry [a, b] is d(phi_a)/d(x_b). Central differences, one-sided at the border."""
-    ndim = displacement.shape[1]
-    columns = torch.gradient(displacement, dim=list(range(2, 2 + ndim)))
-    unit = torch.eye(ndim, dtype=displacement.dtype, device=displacement.device)
-    return torch.stack(columns, dim=2) + unit.view(1, ndim, ndim, *[1] * ndim)
+    """Derivative of x + u(x): entry [a, b] is d(phi_a)/d(x_b).
+
+    Central differences, one-sided at the border; along an axis of one voxel u is taken to be constant.
+    """
+    return torch.stack(_jacobian_columns(displacement), dim=2)
 
 
 def jacobian_determinant(displacement: DisplacementBatch) -> ScalarBatch:
     """Determinant of the derivative of x + u(x): 1 where nothing changes size, not above 0 where the map folds."""
-    j = jacobian(displacement)
-    if displacement.shape[1] == 2:
-        return j[:, 0, 0] * j[:, 1, 1] - j[:, 0, 1] * j[:, 1, 0]
-    return (
-        j[:, 0, 0] * (j[:, 1, 1] * j[:, 2, 2] - j[:, 1, 2] * j[:, 2, 1])
-        - j[:, 0, 1] * (j[:, 1, 0] * j[:, 2, 2] - j[:, 1, 2] * j[:, 2, 0])
-        + j[:, 0, 2] * (j[:, 1, 0] * j[:, 2, 1] - j[:, 1, 1] * j[:, 2, 0])
-    )
+    columns = [column.unbind(1) for column in _jacobian_columns(displacement)]
+    if len(columns) == 2:
+        (a, b), (c, d) = columns
+        return a * d - c * b
+    (a, b, c), (d, e, f), (g, h, i) = columns
+    return a * (e * i - f * h) - d * (b * i - c * h) + g * (b * f - c * e)
 
 
-def resize(image: ImageBatch, shape: Sequence[int]) -> ImageBatch:
-    """The same field of view in other voxels (as ``Grid.resized``): averages when shrinking, linear when growing.
+def _jacobian_columns(displacement: Tensor) -> list[Tensor]:
+    """The derivative of x + u(x) along each axis, B d I J (K)."""
+    columns = []
+    for axis, n in enumerate(displacement.shape[2:]):
+        constant = n == 1
+        column = torch.zeros_like(displacement) if constant else torch.gradient(displacement, dim=axis + 2)[0]
+        column[:, axis] += 1
+        columns.append(column)
+    return columns
 
-    Each axis is one sparse matrix product, so the cost is that of reading the image once an axis.
+
+def resize(image: ImageBatch, shape: Sequence[int]) -> Float[Tensor, "batch channels *resized"]:
+    """The same field of view in other voxels (as ``Grid.resized``): linear when growing, an average when shrinking.
+
+    Along each axis a new voxel is the mean of the linear values at evenly spaced points, as many as old voxels fit in
+    (rounded). So an axis of even length is halved by means of two, and growing equals ``sample`` at the new centres.
     """
-    ndim = image.dim() - 2
-    if tuple(shape) == tuple(image.shape[2:]):
-        return image
-    if all(new <= old for new, old in zip(shape, image.shape[2:], strict=True)):
-        pool = functional.adaptive_avg_pool3d if ndim == 3 else functional.adaptive_avg_pool2d
-        divisible = all(old % new == 0 for new, old in zip(shape, image.shape[2:], strict=True))
-        if divisible:
-            return pool(image, tuple(shape))
-    for axis, (new, old) in enumerate(zip(shape, image.shape[2:], strict=True), start=2):
-        if new != old:
-            image = torch.movedim(torch.movedim(image, axis, -1) @ _resizing_matrix(old, new, image).T, -1, axis)
+    points_each = [max(1, int(old / new + 0.5)) for new, old in zip(shape, image.shape[2:], strict=True)]
+    fine = [new * points for new, points in zip(shape, points_each, strict=True)]
+    if fine != [*image.shape[2:]]:
+        mode = "trilinear" if len(fine) == 3 else "bilinear"
+        image = functional.interpolate(image, size=fine, mode=mode, align_corners=False)
+    if max(points_each) > 1:
+        pool = functional.avg_pool3d if len(fine) == 3 else functional.avg_pool2d
+        image = pool(image, points_each)
     return image
 
 
-def _resizing_matrix(old: int, new: int, like: Tensor) -> Float[Tensor, "new old"]:
-    """Weights of a triangle filter as wide as the larger of the two voxels; rows sum to one."""
-    factor = old / new
-    centres = (torch.arange(new, dtype=torch.float64) + 0.5) * factor - 0.5
-    distance = (centres[:, None].clamp(0, old - 1) - torch.arange(old, dtype=torch.float64)[None]).abs()
-    weights = (1 - distance / max(factor, 1.0)).clamp_min(0)
-    return (weights / weights.sum(1, keepdim=True)).to(like)
-
-
-def resize_displacement(displacement: DisplacementBatch, shape: Sequence[int]) -> DisplacementBatch:
+def resize_displacement(
+    displacement: DisplacementBatch, shape: Sequence[int]
+) -> Float[Tensor, "batch ndim *resized"]:
     """A displacement on the resized grid, in that grid's voxels."""
     factor = [new / old for new, old in zip(shape, displacement.shape[2:], strict=True)]
     scale = torch.tensor(factor, dtype=displacement.dtype, device=displacement.device)

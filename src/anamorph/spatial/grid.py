@@ -10,7 +10,21 @@ from itertools import product
 import numpy as np
 
 
-@dataclass(frozen=True, eq=False)
+def require_affine(matrix: np.ndarray) -> None:
+    """Accept a homogeneous matrix of a linear map with an inverse.
+
+    Raises:
+        ValueError: a number is not finite, the last row is not 0 ... 0 1, or the linear part is singular.
+    """
+    if not np.isfinite(matrix).all():
+        raise ValueError("the affine has NaN or Inf, expected finite numbers")
+    if not np.allclose(matrix[-1], np.eye(len(matrix))[-1], rtol=0, atol=1e-6):
+        raise ValueError(f"the last row of the affine is {matrix[-1].tolist()}, expected 0 ... 0 1")
+    if np.linalg.matrix_rank(matrix[:-1, :-1]) < len(matrix) - 1:
+        raise ValueError("the affine is singular, expected one with an inverse")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Grid:
     """A regular lattice in the world; 2-D and 3-D alike.
 
@@ -20,7 +34,7 @@ class Grid:
             axes included.
 
     Raises:
-        ValueError: shape and affine disagree in dimension, or the affine is not finite and invertible.
+        ValueError: shape and affine disagree in dimension, or the affine is not finite, not invertible or no affine.
     """
 
     shape: tuple[int, ...]
@@ -33,11 +47,14 @@ class Grid:
             raise ValueError(f"a grid has two or three axes of at least one voxel, found shape {shape}")
         if affine.shape != (len(shape) + 1,) * 2:
             raise ValueError(f"shape {shape} needs a {len(shape) + 1} x {len(shape) + 1} affine, found {affine.shape}")
-        if not np.isfinite(affine).all() or np.linalg.det(affine[:-1, :-1]) == 0:
-            raise ValueError("the affine of a grid is finite and invertible")
+        require_affine(affine)
         affine.flags.writeable = False
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "affine", affine)
+
+    def __repr__(self) -> str:
+        shape, spacing = (" x ".join(f"{n:.5g}" for n in numbers) for numbers in (self.shape, self.spacing))
+        return f"Grid({shape} voxels of {spacing} mm)"
 
     @classmethod
     def from_spacing(cls, shape: Sequence[int], spacing: float | Sequence[float] = 1.0) -> Grid:
@@ -89,7 +106,7 @@ class Grid:
 
     def voxels(self) -> np.ndarray:
         """Every voxel's index: prod(shape) x d, float64, in C order."""
-        return np.stack(np.meshgrid(*map(np.arange, self.shape), indexing="ij"), -1).reshape(-1, self.ndim).astype(float)
+        return np.stack(np.meshgrid(*map(np.arange, self.shape), indexing="ij"), -1).reshape(-1, self.ndim) + 0.0
 
     def resized(self, shape: Sequence[int]) -> Grid:
         """The same field of view in other voxels: outer voxel *edges* stay, centres move."""
@@ -115,6 +132,6 @@ class Grid:
         return self.distance_mm(other) <= tolerance_mm
 
     def contains(self, points: np.ndarray, margin: float = 0.5) -> np.ndarray:
-        """Which world points (N d) lie inside the field of view, ``margin`` voxels beyond the outer centres included."""
+        """Which world points (N d) lie inside the field of view: up to ``margin`` voxels beyond the outer centres."""
         voxels = self.to_voxel(points)
-        return ((voxels >= -margin) & (voxels <= np.array(self.shape) - 1 + margin)).all(-1)
+        return np.all((voxels >= -margin) & (voxels <= np.array(self.shape) - 1 + margin), axis=-1)

@@ -1,8 +1,8 @@
 """Values between voxels: multilinear and nearest, with one rule at the border. ``spatial.field`` is the public face.
 
-A point up to half a voxel outside the outer voxel centres reads the nearest border value, in every mode; a point farther
-out reads 0 (``"zeros"``) or goes on reading the border value (``"border"``). The half voxel is ITK's rule, so other tools
-see the same image edges. It holds up to a millionth of the image's width, so that rounding never takes the edge away.
+A point up to half a voxel outside the outer voxel centres reads the nearest border value, in every mode; a point
+farther out reads 0 (``"zeros"``) or goes on reading the border value (``"border"``). The half voxel is ITK's rule, so
+other tools see the same image edges. It is widened by a millionth of the image, so that rounding takes no edge away.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def linear(
 
     Args:
         image: B C I J (K).
-        points: voxel coordinates, B d and any arrangement of points; or, where ``relative``, displacements of the voxels
-            of a grid of that arrangement.
+        points: voxel coordinates, B d and any arrangement of points; or, where ``relative``, displacements of the
+            voxels of a grid of that arrangement.
         outside: what holds beyond half a voxel.
         relative: whether ``points`` are displacements.
     """
@@ -79,8 +79,8 @@ class _Part(NamedTuple):
 class _Linear(torch.autograd.Function):
     """``grid_sample`` part by part: its only caller in the project, which owns the order of axes and the border rule.
 
-    Compared with one call for everything this keeps nothing but the inputs for the gradient, makes coordinates and masks
-    in the cache, and occupies every CPU thread, where ``grid_sample`` takes one for each element of the batch.
+    Compared with one call for everything this keeps nothing but the inputs for the gradient, makes coordinates and
+    masks in the cache, and occupies every CPU thread, where ``grid_sample`` takes one for each element of the batch.
     """
 
     @staticmethod
@@ -102,7 +102,8 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        (gradient,) = gradients
         image, points = ctx.saved_tensors
         for_image, for_points = ctx.needs_input_grad[:2]
         image_gradient = None
@@ -134,7 +135,7 @@ class _Linear(torch.autograd.Function):
 
 
 def _parts(points: Tensor, threads: int, points_at_once: int | None = None) -> Iterator[_Part]:
-    """Rows of the points, as many at once as keep ``threads`` busy with ``points_at_once`` each (default: all of them)."""
+    """Rows of the points, as many at once as give each thread ``points_at_once`` (by default all of them)."""
     batch, _, rows = points.shape[:3]
     if points.device.type != "cpu":
         yield _Part(0, rows, 1)
@@ -164,7 +165,7 @@ def _origins(image: Tensor, points: Tensor, relative: bool) -> list[Tensor]:
 
 
 def _normalised(points: Tensor, origins: list[Tensor], image: Tensor, part: _Part) -> Tensor:
-    """Coordinates as ``grid_sample`` wants them, its order of axes (from the last to the first) included: B d points."""
+    """Coordinates as ``grid_sample`` wants them, with its order of axes, from the last to the first: B d points."""
     chunk = points[:, :, part.start : part.stop]
     result = image.new_empty(chunk.shape)
     for axis, (origin, n) in enumerate(zip(origins, image.shape[2:], strict=True)):
@@ -187,5 +188,5 @@ def _as_grid(where: Tensor, part: _Part) -> Tensor:
 
 
 def _beyond(where: Tensor, like: Tensor) -> Tensor:
-    """Which points lie outside the image by more than half a voxel, or nowhere (NaN): B 1 and the arrangement of ``like``."""
+    """Which points lie more than half a voxel outside, or nowhere (NaN): B 1 and the arrangement of ``like``."""
     return ~(where.abs().amax(1, keepdim=True) <= EDGE).view(len(where), 1, *like.shape[2:])

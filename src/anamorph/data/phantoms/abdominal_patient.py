@@ -5,6 +5,7 @@ World axes are RAS+ mm about a point in the middle of the body at the level of t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,7 +133,7 @@ class Patient:
         """A point within ``mm`` of the usual one along each axis."""
         return np.asarray(point, float) + self.rng.uniform(-mm, mm, 3)
 
-    def course(self, nodes: list[tuple[float, float, float, float]], mm: float = 3.0) -> np.ndarray:
+    def course(self, nodes: Sequence[Vector], mm: float = 3.0) -> np.ndarray:
         """A tube's nodes (x, y, z, radius), each astray by up to ``mm``, all thicker or thinner by up to 8 %."""
         course = np.array(nodes, float)
         course[:, :3] += self.rng.uniform(-mm, mm, (len(course), 3))

@@ -1,0 +1,1 @@
+"""The referee: scores of a result, by code that no method shares."""

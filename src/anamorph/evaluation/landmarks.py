@@ -1,0 +1,59 @@
+"""How far a transform carries landmarks from where they belong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from anamorph.errors import InputError
+from anamorph.evaluation.scores import Score
+
+Points = Float[np.ndarray, "_ _"]
+
+
+def target_registration_error_mm(mapped: Points, moving: Points) -> Float[np.ndarray, " points"]:
+    """The distance of each fixed landmark, mapped, from its moving partner, mm."""
+    if mapped.shape != moving.shape:
+        raise InputError(
+            "E-LMK-020",
+            f"{len(mapped)} fixed and {len(moving)} moving landmarks",
+            expected="pairs in the same order",
+            do="match the two lists by name",
+        )
+    return np.linalg.norm(mapped - moving, axis=1)
+
+
+def landmark_scores(
+    fixed: Points,
+    moving: Points,
+    transform: Callable[[Points], Points],
+    names: Sequence[str] | None = None,
+) -> list[Score]:
+    """The target registration error of each landmark, their mean, median, 95th percentile and maximum.
+
+    Args:
+        fixed: landmarks of the fixed image, N d, RAS mm.
+        moving: the same landmarks in the moving image.
+        transform: carries fixed points to moving points.
+        names: of the landmarks; without them they are numbered from 1.
+
+    Raises:
+        InputError: E-LMK-020, the two lists or the names differ in number.
+    """
+    if fixed.shape == moving.shape and not len(fixed):
+        return [Score("tre_mean_mm", np.nan, "mm", reason="no landmarks")]
+    error = target_registration_error_mm(transform(fixed) if fixed.shape == moving.shape else fixed, moving)
+    names = [str(k + 1) for k in range(len(error))] if names is None else names
+    if len(names) != len(error):
+        raise InputError("E-LMK-020", f"{len(names)} names for {len(error)} landmarks", expected="one name each")
+    reason = "" if np.isfinite(error).all() else "the transform maps a landmark to no finite point"
+    rows = [Score("tre_mm", float(value), "mm", name, reason) for name, value in zip(names, error, strict=True)]
+    summary = {
+        "tre_mean_mm": error.mean(),
+        "tre_median_mm": np.median(error),
+        "tre_p95_mm": np.percentile(error, 95),
+        "tre_max_mm": error.max(),
+    }
+    return rows + [Score(metric, float(value), "mm", reason=reason) for metric, value in summary.items()]

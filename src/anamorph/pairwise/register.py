@@ -1,0 +1,166 @@
+"""One pair, from start to diffeomorphism: initialise > rigid > (similarity >) affine > velocity."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anamorph import losses
+from anamorph.pairwise.initialise import Start, find_start
+from anamorph.pairwise.linear import Compare, refine_linear
+from anamorph.pairwise.preparation import Scene, cropped_to_content, prepare, pulled, shape_with_edge, shape_with_voxels
+from anamorph.pairwise.settings import PairwiseSettings
+from anamorph.pairwise.velocity import SplineVelocity, Step, estimate_velocity
+from anamorph.spatial.grid import Grid
+from anamorph.spatial.transform import Affine, Chain, Transform, Velocity
+from anamorph.types import AffineKind
+
+LINEAR_VOXELS = (60_000, 250_000)
+"""Voxels of the fixed image in the linear stages, coarse to fine."""
+
+Progress = Callable[[str, float], None]
+"""Told the stage's name and how much of it is done, 0 to 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """One side of a pair: finite intensities I J (K) on a grid, a bool mask (True = use), and the modality if known."""
+
+    data: Tensor
+    grid: Grid
+    mask: Tensor | None = None
+    modality: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class PairwiseResult:
+    """What a registration found.
+
+    Args:
+        transform: fixed world -> moving world, with an inverse.
+        linear: its linear part, applied last.
+        start: where the search began.
+        steps: every step of the deformable stage.
+        seconds: time spent, by stage.
+        working_grid: where the deformable stage compared.
+    """
+
+    transform: Transform
+    linear: Affine
+    start: Start
+    steps: tuple[Step, ...]
+    seconds: dict[str, float]
+    working_grid: Grid
+
+
+@dataclass
+class _Clock:
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str, progress: Progress | None) -> Iterator[None]:
+        begin = time.perf_counter()
+        if progress is not None:
+            progress(name, 0.0)
+        yield
+        self.seconds[name] = time.perf_counter() - begin
+        if progress is not None:
+            progress(name, 1.0)
+
+
+def register_pair(
+    fixed: Volume,
+    moving: Volume,
+    settings: PairwiseSettings | None = None,
+    *,
+    initial: Affine | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> PairwiseResult:
+    """Find the transform that carries fixed world points to moving world points.
+
+    Args:
+        fixed: the image whose space the result lives in.
+        moving: the image that is brought there.
+        settings: ``PairwiseSettings()`` if absent.
+        initial: a linear map to start from, instead of the search.
+        device: where to compute.
+        progress: told of stages and steps.
+
+    Raises:
+        NumericalError: E-VAL-004 no contrast, E-REG-013 no overlap, E-REG-002 the similarity is not finite.
+    """
+    settings = settings or PairwiseSettings()
+    clock = _Clock()
+    with clock.stage("prepare", progress):
+        fixed_scene, moving_scene = (
+            prepare(v.data.to(device), v.grid, None if v.mask is None else v.mask.to(device), v.modality, settings.ct_window)
+            for v in (fixed, moving)
+        )
+        fixed_scene, moving_scene = cropped_to_content(fixed_scene), cropped_to_content(moving_scene)
+    compare = _linear_comparison(settings)
+    with clock.stage("initialise", progress):
+        if initial is None:
+            start = find_start(fixed_scene, moving_scene, compare, settings.search, settings.least_overlap, settings.seed)
+        else:
+            start = Start(initial.matrix, "given", float("nan"), float("nan"))
+    matrix = start.matrix
+    kinds: tuple[AffineKind, ...] = {
+        "rigid": ("rigid",),
+        "similarity": ("rigid", "similarity"),
+    }.get(settings.transform, ("rigid", "affine"))
+    for kind in kinds:
+        with clock.stage(kind, progress):
+            counts = LINEAR_VOXELS if kind == kinds[-1] else LINEAR_VOXELS[:1]
+            for count in counts:
+                near, far = _at_same_resolution(fixed_scene, moving_scene, count)
+                matrix, _ = refine_linear(near, far, matrix, kind, compare)
+    linear = Affine(matrix)
+    working = fixed_scene.with_voxels(settings.working_voxels)
+    if settings.transform != "deformable":
+        return PairwiseResult(linear, linear, start, (), clock.seconds, working.grid)
+    steps: list[Step] = []
+
+    def on_step(step: Step) -> None:
+        steps.append(step)
+        if progress is not None:
+            done = sum(settings.iterations[: step.level]) + step.iteration + 1
+            progress("deformable", done / sum(settings.iterations))
+
+    with clock.stage("deformable", progress):
+        warped = pulled(moving_scene, working.grid, matrix)
+        spline = estimate_velocity(working, warped, fixed.grid, settings, on_step)
+    with clock.stage("integrate", progress):
+        velocity = _in_world(spline, fixed.grid.resized(shape_with_voxels(fixed.grid, settings.working_voxels)), settings)
+        transform = Chain((velocity, linear))
+        velocity.field  # noqa: B018  (integrated here, where its time is counted, and kept)
+    return PairwiseResult(transform, linear, start, tuple(steps), clock.seconds, working.grid)
+
+
+def _linear_comparison(settings: PairwiseSettings) -> Compare:
+    compare = losses.SIMILARITIES[settings.linear_similarity]
+    if settings.linear_similarity in ("mi", "nmi"):
+        return partial(compare, bins=settings.bins, fixed_limits=(0.0, 1.0), moving_limits=(0.0, 1.0))
+    return compare
+
+
+def _at_same_resolution(fixed: Scene, moving: Scene, voxels: int) -> tuple[Scene, Scene]:
+    near = fixed.with_voxels(voxels)
+    edge = float(near.grid.voxel_volume ** (1 / near.grid.ndim))
+    return near, moving.resized(shape_with_edge(moving.grid, edge))
+
+
+def _in_world(spline: SplineVelocity, grid: Grid, settings: PairwiseSettings) -> Velocity:
+    directions = grid.affine[:-1, :-1] / grid.spacing
+    along = spline.on(grid)[0].cpu()
+    if not bool(torch.isfinite(along).all()):
+        raise FloatingPointError("the velocity is not finite")
+    world = torch.tensordot(torch.from_numpy(np.ascontiguousarray(directions)).to(along), along, dims=1)
+    return Velocity(world, grid, settings.squarings)
