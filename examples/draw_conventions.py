@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,7 +25,13 @@ def placed(shape: tuple[int, int], spacing: tuple[float, float], degrees: float,
     return Grid(shape, affine)
 
 
-def draw_lines(axes: Axes, grid: Grid, through: Transform, **style: object) -> None:
+def at(grid: Grid, voxel: tuple[float, float]) -> tuple[float, float]:
+    """The world point of a voxel coordinate, mm."""
+    x, y = grid.to_world(np.array(voxel))
+    return float(x), float(y)
+
+
+def draw_lines(axes: Axes, grid: Grid, through: Transform, **style: Any) -> None:
     """Every line of voxels, carried by a transform."""
     for axis in (0, 1):
         for line in range(grid.shape[1 - axis]):
@@ -37,11 +44,10 @@ def draw_grid(axes: Axes, grid: Grid, colour: str, title: str) -> None:
     """Voxel centres, the lines through them, and the voxel axes i and j."""
     draw_lines(axes, grid, Affine.identity(2), color=colour, linewidth=0.6, alpha=0.45)
     axes.plot(*grid.to_world(grid.voxels()).T, ".", color=colour, markersize=4)
-    start = grid.to_world(np.zeros(2))
     for name, tip, label in (("i", (1.6, 0.0), (1.6, -0.65)), ("j", (0.0, 1.6), (-0.5, 1.6))):
         arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.2, "shrinkA": 0, "shrinkB": 0}
-        axes.annotate("", grid.to_world(np.array(tip)), start, arrowprops=arrow)
-        axes.text(*grid.to_world(np.array(label)), f"${name}$", color=colour, fontsize=13, ha="center", va="center")
+        axes.annotate("", at(grid, tip), at(grid, (0, 0)), arrowprops=arrow)
+        axes.text(*at(grid, label), f"${name}$", color=colour, fontsize=13, ha="center", va="center")
     axes.text(grid.centre[0], grid.corners[:, 1].min() - 5, title, color=colour, fontsize=12, ha="center", va="center")
 
 
@@ -59,16 +65,16 @@ def main(folder: Path) -> None:
     draw_lines(axes, fixed, transform, color=FIXED, linewidth=0.9, linestyle=(0, (4, 2)))
     axes.text(112, 45, "dashed: where the fixed voxels look", color=FIXED, fontsize=10, ha="center")
 
-    x = fixed.to_world(np.array([[5.0, 5.0]]))
-    y = transform(x)
+    x = at(fixed, (5, 5))
+    y = tuple(transform(np.array([x]))[0])
     bow = {"arrowstyle": "-|>", "connectionstyle": "arc3,rad=-0.22", "shrinkA": 5, "shrinkB": 5}
-    axes.annotate("", y[0], x[0], arrowprops={**bow, "color": "black", "linewidth": 2})
-    axes.annotate("", x[0], y[0], arrowprops={**bow, "color": MOVING, "linewidth": 1.6})
-    axes.plot(*x[0], "o", color=FIXED, markersize=8)
-    axes.plot(*y[0], "o", color=MOVING, markersize=8)
-    axes.text(*(x[0] - (2.6, -1.4)), "$x$", color=FIXED, fontsize=15, ha="center")
+    axes.annotate("", y, x, arrowprops={**bow, "color": "black", "linewidth": 2})
+    axes.annotate("", x, y, arrowprops={**bow, "color": MOVING, "linewidth": 1.6})
+    axes.plot(*x, "o", color=FIXED, markersize=8)
+    axes.plot(*y, "o", color=MOVING, markersize=8)
+    axes.text(x[0] - 2.6, x[1] + 1.4, "$x$", color=FIXED, fontsize=15, ha="center")
     white = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
-    axes.text(*(y[0] + (2.5, 0.0)), "$x+u(x)$", color=MOVING, fontsize=13, va="center", bbox=white)
+    axes.text(y[0] + 2.5, y[1], "$x+u(x)$", color=MOVING, fontsize=13, va="center", bbox=white)
     axes.text(67, 43, "the transform carries a fixed point\nto its moving point", fontsize=10, ha="center")
     pulled = "the value there is pulled back:\nwarped(x) = moving(x + u(x))"
     axes.text(66, 9, pulled, color=MOVING, fontsize=10, ha="center")

@@ -11,7 +11,7 @@ import torch
 
 from anamorph.data.itk_linear import LINEAR
 from anamorph.data.transform_files import read_transform, write_transform
-from anamorph.errors import AnamorphWarning
+from anamorph.errors import AnamorphWarning, InputError
 from anamorph.spatial.grid import Grid
 from anamorph.spatial.transform import Affine, Chain, Field, Velocity, resample
 
@@ -226,5 +226,7 @@ def test_bspline_is_exact_on_the_voxels_of_the_grid(tmp_path: Path, ndim: int, o
 
     points = grid.to_world(grid.voxels())
     theirs = by_itk(composite, points)
+    with pytest.raises(InputError, match="E-TRF-007"):
+        read_transform(tmp_path / "b.h5", grid=oblique_grid(5 - ndim))
     assert (np.abs(by_itk(bspline, points) - points).max(1) > 0.1).mean() > 0.1
     assert np.abs(read_transform(tmp_path / "b.h5", grid=grid)(points) - theirs).max() < TOLERANCE_MM

@@ -63,6 +63,21 @@ def test_two_dimensional_displacement_has_two_components(tmp_path: Path):
     assert torch.equal(read.displacement, flat.displacement)
 
 
+def test_scaled_integers_and_a_single_slice_are_read(tmp_path: Path):
+    values = np.arange(24, dtype=np.float32).reshape(4, 2, 1, 1, 3) / 10
+    image = nib.Nifti1Image(values, np.diag([1.0, 2, 3, 1]), dtype=np.float32)
+    image.header.set_intent("vector")
+    image.header.set_data_dtype(np.int16)
+    image.set_sform(image.affine, 1)
+    image.set_qform(image.affine, 1)
+    nib.save(image, tmp_path / "d.nii")
+    read = read_transform(tmp_path / "d.nii")
+    assert isinstance(read, Field)
+    assert read.grid.shape == (4, 2, 1)
+    expected = np.moveaxis(values[..., 0, :], -1, 0) * np.array([-1, -1, 1])[:, None, None, None]
+    assert np.abs(read.displacement.numpy() - expected).max() < 1e-4
+
+
 @pytest.mark.parametrize("name", ["t.h5", "t.nii", "t.nii.gz"])
 def test_equal_input_gives_equal_bytes_without_a_trace_of_the_machine(tmp_path: Path, name: str):
     for folder in ("one", "two"):

@@ -156,6 +156,14 @@ def test_points_and_voxels_outside_the_field(row: str):
         warp(image, field, grid.cropped((-5, 0, 0), (15, 10, 10)))
 
 
+GRID = "2 2 2 0 0 0 1 1 1 1 0 0 0 1 0 0 0 1"
+
+
+def stored(kind: str, parameters: str, fixed: str) -> str:
+    numbers = f"Parameters: {parameters}\nFixedParameters: {fixed}\n"
+    return f"#Insight Transform File V1.0\nTransform: {kind}_double_3_3\n{numbers}"
+
+
 BROKEN_TEXT = {
     "short": (TEXT.format(AFFINE, "1 0 0 0 1 0"), "E-TRF-007: .*6 parameters .* expected 12"),
     "no-parameters": (TEXT.format(AFFINE, ""), "E-TRF-007: .*0 parameters"),
@@ -165,6 +173,21 @@ BROKEN_TEXT = {
     "bad-line": (TEXT.format(AFFINE, UNIT) + "Rubbish: 1\n", "E-TRF-007: .*line 6"),
     "header-only": ("#Insight Transform File V1.0\n", "E-TRF-007: .*no transform"),
     "empty": ("", "E-IO-002"),
+    "no-centre": (stored("Euler3DTransform", "0 0 0 0 0 0", "1 2"), "E-TRF-007: .*2 fixed parameters"),
+    "flat-class": (stored("Euler2DTransform", "0 0 0", "0 0"), "E-TRF-007: .*Euler2DTransform_double_3_3"),
+    "field-short": (stored("DisplacementFieldTransform", "0 " * 23, GRID), "E-TRF-007: .*23 parameters .* expected 24"),
+    "field-grid": (stored("DisplacementFieldTransform", "0 " * 24, GRID[:-2]), "E-TRF-007: .*17 fixed parameters"),
+    "field-size": (stored("DisplacementFieldTransform", "0 " * 24, "2.5" + GRID[1:]), "E-TRF-007: .*2.5"),
+    "field-flat": (stored("DisplacementFieldTransform", "0 " * 24, GRID[:-1] + "0"), "E-TRF-007: .*singular"),
+    "field-spacing": (
+        stored("DisplacementFieldTransform", "0 " * 24, GRID.replace("1 1 1 1", "1 -1 1 1")),
+        "E-TRF-007: .*positive",
+    ),
+    "bspline": (stored("BSplineTransform", "0 " * 24, GRID), "E-TRF-007: .*B-spline.*expected a grid"),
+    "nested": (
+        stored("CompositeTransform", "", "") + "Transform: CompositeTransform_double_3_3\n",
+        "E-TRF-007: .*class CompositeTransform",
+    ),
     "two": (TEXT.format(AFFINE, UNIT) * 2, "E-TRF-007: .*2 transforms in no stated order"),
     "elastix": ('(Transform "EulerTransform")\n', "E-TRF-007: .*elastix"),
     "fsl": ("1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n", "E-TRF-007: .*FSL"),

@@ -20,6 +20,7 @@ from anamorph.losses import (
     mind_ssc_similarity,
     self_similarity_context,
 )
+from anamorph.losses.macmind import BINS
 
 SHAPES = {"2d": (12, 11), "3d": (9, 8, 7)}
 FAR = 12
@@ -107,8 +108,8 @@ def test_self_similarity(describe, kind, channels, image, distance, patch_size):
 @pytest.mark.parametrize(
     ("alphas", "distance", "patch_size", "bins", "side_by_side"),
     [
-        ((0.7, 0.3), 2, 5, LogPolarBins(), False),
-        ((0.7, 0.3), 1, 3, LogPolarBins(), True),
+        ((0.7, 0.3), 2, 5, BINS, False),
+        ((0.7, 0.3), 1, 3, BINS, True),
         ((1.0,), 2, 3, LogPolarBins(window=3, angles=4, radii=1), False),
         ((0.5, 0.3, 0.2), 1, 3, LogPolarBins(window=5, angles=4, radii=1), False),
     ],
@@ -182,7 +183,7 @@ def test_macmind_similarity_never_holds_the_descriptor(generator):
 
 
 def test_each_voxel_of_the_window_is_in_the_bins_once():
-    for bins in (LogPolarBins(), LogPolarBins(5, 4, 1, 2), LogPolarBins(7, 6, 2, 3), LogPolarBins(3, 8, 1, 1)):
+    for bins in (BINS, LogPolarBins(5, 4, 1, 2), LogPolarBins(7, 6, 2, 3), LogPolarBins(3, 8, 1, 1)):
         kernels = bins.kernels(torch.zeros(1, 1, 1, 1, 1, dtype=torch.float64))[:, 0]
         assert kernels.shape == (bins.angles * bins.radii * bins.heights, *[bins.window] * 3)
         torch.testing.assert_close(kernels.sum((1, 2, 3)), torch.ones(len(kernels), dtype=torch.float64))
@@ -190,7 +191,7 @@ def test_each_voxel_of_the_window_is_in_the_bins_once():
 
 
 def test_the_papers_sixteen_bins():
-    kernels = LogPolarBins().kernels(torch.zeros(1, 1, 1, 1))[:, 0]
+    kernels = BINS.kernels(torch.zeros(1, 1, 1, 1))[:, 0]
     right, right_far, diagonal_far = kernels[0], kernels[1], kernels[3]
     assert right[3, 2].item() == pytest.approx(8 / 9)  # the neighbour, and an eighth of the centre
     assert right[2, 2].item() == pytest.approx(1 / 9)
@@ -218,7 +219,7 @@ def test_bins_without_voxels_are_refused(numbers, why):
 def test_a_2d_window_has_one_height(generator):
     image = torch.rand(1, 1, 6, 6, generator=generator)
     with pytest.raises(ValueError, match="one height"):
-        macmind_similarity(image, image, bins=LogPolarBins(heights=2))
+        macmind_similarity(image, image, bins=LogPolarBins(5, 8, 2, 2))
 
 
 def test_a_constant_image_gives_ones(image):

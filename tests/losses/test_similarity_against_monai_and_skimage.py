@@ -1,11 +1,12 @@
-"""Local correlation and Dice against MONAI, structural similarity against scikit-image, where both define the same thing."""
+"""Local correlation and Dice against MONAI, structural similarity against scikit-image, where definitions agree."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from monai.losses import DiceLoss, LocalNormalizedCrossCorrelationLoss
+from monai.losses.dice import DiceLoss
+from monai.losses.image_dissimilarity import LocalNormalizedCrossCorrelationLoss
 from skimage.metrics import structural_similarity as referee_ssim
 
 from anamorph.losses import soft_dice

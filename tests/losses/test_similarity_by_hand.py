@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from anamorph.losses import l1, lncc, mse
-from anamorph.losses.windows import gaussian_taps, spread, sum_inside, window_sum
+from anamorph.losses.windows import gaussian_taps, sum_inside, window_sum
 
 
 def test_mse_and_l1():
@@ -53,7 +53,7 @@ def test_an_even_window_is_refused():
 
 
 @pytest.mark.parametrize("taps", [1, 2, 3, 5, 6, 7, 9, (0.25, 0.5, 0.25), gaussian_taps(0.7)])
-def test_window_sums_and_their_adjoint(taps, generator):
+def test_window_sums(taps, generator):
     weights = [1.0] * taps if isinstance(taps, int) else list(taps)
     x = torch.rand(1, 2, 11, 10, generator=generator, dtype=torch.float64)
     found = sum_inside(x, taps)
@@ -61,8 +61,6 @@ def test_window_sums_and_their_adjoint(taps, generator):
     for (i, a), (j, b) in itertools.product(enumerate(weights), repeat=2):
         expected += a * b * x[:, :, i : i + found.shape[2], j : j + found.shape[3]]
     torch.testing.assert_close(found, expected)
-    y = torch.rand(found.shape, generator=generator, dtype=torch.float64)
-    torch.testing.assert_close((found * y).sum(), (x * spread(y, taps)).sum())
 
 
 def test_a_window_sum_sees_zeros_outside_and_has_both_derivatives(generator):

@@ -14,7 +14,7 @@ SHAPES = {"2d": (14, 11), "3d": (10, 9, 8)}
 REACH = 8
 """The farthest that any similarity looks: macMIND with its defaults."""
 
-# Small windows where gradients are checked by differences, voxel by voxel; fixed limits, because extremes are held constant.
+# Small windows where gradients are checked by differences; fixed limits, because extremes are held constant.
 SMALL = {
     "lncc": {"window": 3, "epsilon": 1e-9},
     "mi": {"bins": 6, "fixed_limits": (-0.2, 1.2), "moving_limits": (-0.2, 1.2)},
@@ -63,7 +63,9 @@ def test_it_is_not_negative_and_the_same_both_ways(name, shape, generator):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("left", "right"), [(0.3, 0.3), (0.3, 0.7), (0.0, 0.0), (0.3, None), (None, 0.3), (None, None)])
+@pytest.mark.parametrize(
+    ("left", "right"), [(0.3, 0.3), (0.3, 0.7), (0.0, 0.0), (0.3, None), (None, 0.3), (None, None)]
+)
 def test_constant_images_give_finite_values_and_gradients(name, shape, left, right, dtype, generator, device):
     def image(level: float | None) -> Tensor:
         x = blobs(shape, generator) if level is None else torch.full((2, 1, *shape), level)
@@ -110,7 +112,11 @@ def test_what_a_mask_hides_changes_nothing(name, changed, generator):
     hidden = {"fixed": fixed, "moving": moving}[changed]
     hidden[:, :, 10 + REACH :] = 7 * torch.rand(1, 1, 6, 9, generator=generator, dtype=torch.float64) - 3
     torch.testing.assert_close(SIMILARITIES[name](fixed, moving, fixed_mask=mask), before)
-    if name not in ("mind", "mind_ssc", "macmind"):  # descriptors look beyond the mask as far as they reach, by their page
+    if name not in (
+        "mind",
+        "mind_ssc",
+        "macmind",
+    ):  # descriptors look beyond the mask as far as they reach, by their page
         hidden[:, :, 10:] = 7 * torch.rand(1, 1, REACH + 6, 9, generator=generator, dtype=torch.float64) - 3
         torch.testing.assert_close(SIMILARITIES[name](fixed, moving, fixed_mask=mask), before)
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from monai.losses import BendingEnergyLoss
+from monai.losses.deform import BendingEnergyLoss
 
 from anamorph.losses import bending_energy, diffusion, folding, volume_change
 

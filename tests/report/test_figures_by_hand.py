@@ -140,6 +140,20 @@ def test_one_slice_volumes_are_drawn(axis: int, made_up: Callable[..., ReportInp
     assert len(figures.planes) == 3
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1), (2, 3, 1)])
+def test_the_smallest_images_are_drawn(shape: tuple[int, ...]) -> None:
+    image, d = np.ones(shape, np.float32), len(shape)
+    inputs = ReportInputs(
+        title="tiny",
+        affine=np.eye(d + 1),
+        fixed=image,
+        warped=image,
+        displacement_mm=np.zeros((d, *shape)),
+        jacobian=image,
+    )
+    assert draw(inputs).has["grid"]
+
+
 def test_arrays_that_do_not_fit_are_refused(made_up: Callable[..., ReportInputs]) -> None:
     with pytest.raises(ValueError, match="fixed grid"):
         made_up(warped=np.zeros((20, 24, 15), np.float32))

@@ -94,6 +94,8 @@ def test_everything_given_is_told(page: Page) -> None:
         "affine.use_moments yes",
         "Fixed image File ct.nii.gz",
         "3.00 to 1.50",
+        "By label Label Dice HD95 mm Body",
+        "By landmark Landmark Landmark error mm hilum 1.50",
         "Ball",
         "mm, slice",
         "Licence of the viewer NiiVue",

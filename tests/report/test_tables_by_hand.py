@@ -52,11 +52,17 @@ def test_numbers_have_as_many_digits_as_mean_something(value: float | None, unit
     ("metric", "title"),
     [
         ("dice", "Dice"),
+        ("dice_mean", "Dice, mean"),
         ("hd95_mm", "HD95"),
+        ("hd95_mean_mm", "HD95, mean"),
+        ("tre_mm", "Landmark error"),
         ("tre_mean_mm", "Landmark error, mean"),
-        ("inverse_residual_p95", "Inverse residual, 95 %"),
-        ("folding_fraction", "Folding"),
+        ("inverse_residual_p95_mm", "Inverse residual, 95th percentile"),
+        ("folded_fraction", "Folded fraction"),
         ("jacobian_min", "Jacobian, smallest"),
+        ("nsd_2mm", "NSD at 2 mm"),
+        ("nsd_0.5mm", "NSD at 0.5 mm"),
+        ("structural_similarity", "SSIM"),
         ("something_new", "Something new"),
     ],
 )
@@ -106,7 +112,7 @@ def test_a_good_run_is_complete(made_up: Callable[..., ReportInputs]) -> None:
     tiles = {tile.name: tile for tile in verdict.tiles}
     assert list(tiles) == ["Folding", "Dice", "Time"]
     assert tiles["Folding"].value == "None"
-    assert (tiles["Dice"].value, tiles["Dice"].note, tiles["Dice"].tone) == ("0.900", "0.500 before", "good")
+    assert (tiles["Dice"].value, tiles["Dice"].note, tiles["Dice"].tone) == ("0.900", "mean, 0.500 before", "good")
     assert (tiles["Time"].value, tiles["Time"].unit) == ("2.5", "s")
 
 
@@ -117,10 +123,10 @@ def test_warnings_are_counted(made_up: Callable[..., ReportInputs]) -> None:
 @pytest.mark.parametrize(
     ("scores", "named"),
     [
-        ([row("folding_fraction", 0.2, unit="%")], "folding"),
-        ([row("tre_mean", 2.0, unit="mm", stage="before"), row("tre_mean", 3.0, unit="mm")], "landmark error"),
-        ([row("dice", 0.9, "a", stage="before"), row("dice", 0.8, "a")], "dice"),
-        ([row("nmi", 1.2, stage="before"), row("nmi", 1.1)], "similarity"),
+        ([row("folded_fraction", 0.002)], "folding"),
+        ([row("tre_mean_mm", 2.0, unit="mm", stage="before"), row("tre_mean_mm", 3.0, unit="mm")], "landmark error"),
+        ([row("dice_mean", 0.9, stage="before"), row("dice_mean", 0.8)], "dice"),
+        ([row("mutual_information", 1.2, stage="before"), row("mutual_information", 1.1)], "similarity"),
     ],
 )
 def test_what_got_worse_stands_in_the_headline(
@@ -131,10 +137,20 @@ def test_what_got_worse_stands_in_the_headline(
     assert verdict.headline == f"Complete, but look at: {named}"
 
 
-def test_dice_is_the_mean_over_labels(made_up: Callable[..., ReportInputs]) -> None:
-    scores = [row("dice", 0.8, "a"), row("dice", 0.6, "b"), row("dice", None, "c")]
-    tile = next(tile for tile in judge(made_up(scores=scores)).tiles if tile.name == "Dice")
-    assert (tile.value, tile.note, tile.tone) == ("0.700", "mean of 2 labels", "plain")
+def test_folding_is_told_in_percent(made_up: Callable[..., ReportInputs]) -> None:
+    tile = judge(made_up(scores=[row("folded_fraction", 0.0031), row("folded_voxels", 17.0, unit="voxels")])).tiles[0]
+    assert (tile.value, tile.unit, tile.note) == ("0.31", "%", "of the voxels fold")
+
+
+def test_similarity_says_which(made_up: Callable[..., ReportInputs]) -> None:
+    scores = [row("mutual_information", 0.5, unit="nats"), row("normalised_mutual_information", 1.1)]
+    tile = next(tile for tile in judge(made_up(scores=scores)).tiles if tile.name == "Similarity")
+    assert (tile.value, tile.note, tile.tone) == ("1.10", "Normalised mutual information", "plain")
+
+
+def test_a_score_without_value_makes_no_tile(made_up: Callable[..., ReportInputs]) -> None:
+    scores = [row("dice_mean", None), row("tre_mean_mm", float("nan"), unit="mm"), row("folded_fraction", None)]
+    assert [tile.name for tile in judge(made_up(scores=scores)).tiles] == ["Time"]
 
 
 def test_long_runs_are_told_in_minutes(made_up: Callable[..., ReportInputs]) -> None:

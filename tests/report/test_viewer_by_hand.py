@@ -37,12 +37,14 @@ def test_what_fits_is_kept_voxel_by_voxel(made_up: Callable[..., ReportInputs]) 
     np.testing.assert_allclose(fixed.affine, OBLIQUE, atol=1e-5)
     assert fixed.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(np.searchsorted([0, 3, 7], inputs.fixed_labels), labels.dataobj)
+    assert [opened(volume).header.get_intent()[0] for volume in volumes.values()] == ["none"] * 3 + ["label"] * 2
 
 
 def test_a_smaller_copy_stays_in_its_place(
     made_up: Callable[..., ReportInputs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(viewer, "SHARE", 1800)
+    monkeypatch.setattr(viewer, "SHARE_OF_LABELS", 1800)
     noise = np.random.default_rng(0).uniform(0, 1, (20, 24, 16)).astype(np.float32)
     noise[5:12, 10:20, 4:9] += 5
     ball = (noise > 4).astype(np.int32)

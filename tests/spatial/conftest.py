@@ -17,8 +17,8 @@ from anamorph.spatial.grid import Grid
 def smooth_field(device: torch.device) -> Callable[..., Tensor]:
     """``smooth_field(shape, seed, amplitude=1.0, channels=d)``: 1 C *shape, float64.
 
-    Each channel is a random wave of at most half a period across the grid, and fades out towards the outer voxels, where
-    it is zero; ``amplitude`` is its largest value, in voxels for a displacement.
+    Each channel is a random wave of at most half a period across the grid that fades out towards the outer voxels,
+    where it is zero; ``amplitude`` is its largest value, in voxels for a displacement.
     """
 
     def make(shape: tuple[int, ...], seed: int, amplitude: float = 1.0, channels: int | None = None) -> Tensor:
@@ -39,7 +39,7 @@ def smooth_field(device: torch.device) -> Callable[..., Tensor]:
 
 @pytest.fixture(scope="session")
 def oblique_grid() -> Callable[..., Grid]:
-    """``oblique_grid(shape, seed, shear=0.0)``: random rotation, spacing of 0.5 to 3 mm, the origin some cm away."""
+    """``oblique_grid(shape, seed, shear=0.0)``: random rotation, spacing of 0.5 to 3 mm, the origin up to 3 cm away."""
 
     def make(shape: tuple[int, ...], seed: int, shear: float = 0.0) -> Grid:
         random = np.random.default_rng(seed)
@@ -48,7 +48,7 @@ def oblique_grid() -> Callable[..., Grid]:
         rotation[:, 0] *= np.sign(np.linalg.det(rotation))
         affine = np.eye(ndim + 1)
         affine[:-1, :-1] = rotation @ (np.eye(ndim) + shear * np.eye(ndim, k=1)) @ np.diag(random.uniform(0.5, 3, ndim))
-        affine[:-1, -1] = random.uniform(-80, 80, ndim)
+        affine[:-1, -1] = random.uniform(-30, 10, ndim)
         return Grid(shape, affine)
 
     return make

@@ -134,10 +134,10 @@ def fix(
         item = _interpret(volume, policy, content)
     guesses = [problem for problem in issued if not problem.fixable and problem.code not in LEFT_ALONE]
     if guesses:
-        code = f"E{guesses[0].code[1:]}"
-        raise InputError(code, "a clean copy would make a guess a fact", file=path, do="correct it yourself")
+        found = f"a clean copy would make a guess a fact ({guesses[0].code})"
+        raise InputError("E-OUT-006", found, file=path, do="correct it yourself")
     if volume.grid.ndim == 2:
-        raise InputError("E-GEO-019", "a 2-D image", file=path, expected="3-D", do="keep the original")
+        raise InputError("E-OUT-006", "a 2-D image", file=path, expected="3-D", do="keep the original")
     if volume.scaled or not isinstance(item, Image):
         write(item, out)
     else:

@@ -50,7 +50,9 @@ def read_raster(path: Path, policy: ReadPolicy) -> Volume:
         raise ResourceError("E-MEM-016", "too many pixels for a picture", file=path, do="resample it") from error
     except AnamorphError:
         raise
-    except Exception as error:  # Pillow lets every kind through: OSError, SyntaxError, TypeError, KeyError, struct.error
+    except (
+        Exception
+    ) as error:  # Pillow lets every kind through: OSError, SyntaxError, TypeError, KeyError, struct.error
         raise InputError("E-FMT-006", "a damaged or truncated picture", file=path, do="copy the file again") from error
     warn("W-FMT-010", "a picture has no pixel size: 1 mm assumed", file=path)
     return place(np.asfortranarray(pixels.T), np.diag([-1.0, -1.0, 1.0]), policy, path)

@@ -42,18 +42,20 @@ def landmark_scores(
     Raises:
         InputError: E-LMK-020, the two lists or the names differ in number.
     """
-    if fixed.shape == moving.shape and not len(fixed):
+    if not len(fixed) and not len(moving):
         return [Score("tre_mean_mm", np.nan, "mm", reason="no landmarks")]
-    error = target_registration_error_mm(transform(fixed) if fixed.shape == moving.shape else fixed, moving)
+    error = target_registration_error_mm(transform(fixed), moving)
     names = [str(k + 1) for k in range(len(error))] if names is None else names
     if len(names) != len(error):
         raise InputError("E-LMK-020", f"{len(names)} names for {len(error)} landmarks", expected="one name each")
-    reason = "" if np.isfinite(error).all() else "the transform maps a landmark to no finite point"
-    rows = [Score("tre_mm", float(value), "mm", name, reason) for name, value in zip(names, error, strict=True)]
+    error = np.where(np.isfinite(error), error, np.nan)
+    reasons = ["the transform maps it to no finite point" if np.isnan(value) else "" for value in error]
+    rows = [Score("tre_mm", float(v), "mm", name, why) for v, name, why in zip(error, names, reasons, strict=True)]
+    lost = f"the transform maps {sum(map(bool, reasons))} landmarks to no finite point" if any(reasons) else ""
     summary = {
         "tre_mean_mm": error.mean(),
         "tre_median_mm": np.median(error),
         "tre_p95_mm": np.percentile(error, 95),
         "tre_max_mm": error.max(),
     }
-    return rows + [Score(metric, float(value), "mm", reason=reason) for metric, value in summary.items()]
+    return rows + [Score(metric, float(value), "mm", reason=lost) for metric, value in summary.items()]

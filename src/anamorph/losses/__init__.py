@@ -1,6 +1,7 @@
 """Losses: pure functions of tensors, 0 at best and minimised.
 
-``SIMILARITIES`` compare ``fixed`` with ``moving`` (already warped): ``similarity(fixed, moving, fixed_mask=None, moving_mask=None)``.
+``SIMILARITIES`` compare ``fixed`` with ``moving`` (already warped): ``similarity(fixed, moving, fixed_mask=None,
+moving_mask=None)``.
 """
 
 from anamorph.losses.descriptors import (

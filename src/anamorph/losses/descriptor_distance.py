@@ -1,9 +1,9 @@
-"""Mean squared difference of two images' descriptors, in a memory that does not grow with the number of channels.
+"""Mean squared difference of two images' descriptors, in a memory that does not grow with the number of bins.
 
-Averages over bins are linear, so the *difference* of the self-similarity channels is averaged, once for both images, channel by
-channel and bin by bin. What is held at a time is that difference (18 channels for macMIND, where the descriptor has 288) and the
-patch differences of one scale of one image. The gradient in the images is computed along with the value, from the same difference;
-the backward pass only scales it.
+Averages over bins are linear, so the *difference* of the self-similarity channels is averaged, once for both images,
+channel by channel and bin by bin. What is held at a time is that difference (18 channels for macMIND, where the
+descriptor has 288) and the patch differences of one scale of one image. The gradient in the images is computed along
+with the value, from the same difference; the backward pass only scales it.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Description:
 
     @property
     def bin_radius(self) -> int:
+        """Voxels that the averages over bins add to the reach."""
         return 0 if self.bins is None else self.bins.radius
 
     @property
@@ -63,7 +64,7 @@ class Description:
         return result
 
     def _scales(self, stack: Tensor) -> list[tuple[SelfSimilarity, float, Tensor, int]]:
-        """Each scale with its weight, its part of the channels and how much less than the others' images it needs of an image."""
+        """Each scale, its weight, its part of ``stack`` and the margin of a padded image that it does not read."""
         parts = stack.chunk(len(self.scales), 1) if self.concatenated else [stack] * len(self.scales)
         margins = [self.reach - self.bin_radius - scale.reach for scale in self.scales]
         return list(zip(self.scales, self.alphas, parts, margins, strict=True))
@@ -106,7 +107,9 @@ class _Distance(torch.autograd.Function):
     @staticmethod
     def forward(ctx, fixed: Tensor, moving: Tensor, weights: Tensor, description: Description) -> Tensor:
         wanted = ctx.needs_input_grad[:2]
-        gradients = [torch.zeros_like(image) if want else None for image, want in zip((fixed, moving), wanted, strict=True)]
+        gradients = [
+            torch.zeros_like(image) if want else None for image, want in zip((fixed, moving), wanted, strict=True)
+        ]
         inner = [n + 2 * description.bin_radius for n in weights.shape[2:]]
         total = fixed.new_zeros(())
         for item in range(len(fixed)):
@@ -124,6 +127,6 @@ class _Distance(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, *gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         fixed, moving = ctx.saved_tensors
-        return *(None if image is None else image * gradient for image in (fixed, moving)), None, None
+        return *(None if image is None else image * gradient[0] for image in (fixed, moving)), None, None

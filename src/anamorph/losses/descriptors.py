@@ -1,4 +1,4 @@
-r"""MIND, the self-similarity context and MIND-SSC: what a place looks like, told by how its patches differ from each other.
+r"""MIND, the self-similarity context and MIND-SSC: a place described by how its patches differ from each other.
 
 For a layout of patches (offsets o_i from a voxel x) and a set of edges (i, j) between them:
 
@@ -18,15 +18,19 @@ doi:10.1016/j.media.2012.05.008. MIND-SSC: Heinrich et al. 2013, doi:10.1007/978
 
 Choices, where the papers are silent or differ from each other:
 
-- L = 2 and R1 = 5, the macJNet paper's values for macMIND, are the defaults of all, so that they differ by their edges alone.
-- V is at least 0.001 times its mean over the (weighted) image, a unit of measurement through which no gradient flows. The paper has
-  no floor; without one, noise in the air looks like anatomy and a constant image divides 0 by 0. A constant image gives ones.
-- ``mind_ssc`` first subtracts the smallest D of each voxel, as the widely used implementations do; eq. 5, and ``mind``, do not.
-- Eq. 8 sums its exponentials over the edges, which would leave one channel; here each edge is a channel, as eq. 11 needs.
-- Border: beyond it the image goes on with its outermost values (replicate padding). Nothing else is padded, so every formula above
-  holds at the border as it stands.
-- Masks weigh the voxels where channels are compared. A channel at x reads intensities up to L + (R1 - 1) / 2 voxels away along each
-  axis; what a mask hides has no influence farther away than that.
+- L = 2 and R1 = 5, the macJNet paper's values for macMIND, are the defaults of all, so that they differ by their edges
+  alone.
+- V is at least 0.001 times its mean over the (weighted) image, a unit of measurement through which no gradient flows.
+  The paper has no floor; without one, noise in the air looks like anatomy and a constant image divides 0 by 0. A
+  constant image gives ones.
+- ``mind_ssc`` first subtracts the smallest D of each voxel, as the widely used implementations do; eq. 5, and ``mind``,
+  do not.
+- Eq. 8 sums its exponentials over the edges, which would leave one channel; here each edge is a channel, as eq. 11
+  needs.
+- Border: beyond it the image goes on with its outermost values (replicate padding). Nothing else is padded, so every
+  formula above holds at the border as it stands.
+- Masks weigh the voxels where channels are compared. A channel at x reads intensities up to L + (R1 - 1) / 2 voxels
+  away along each axis; what a mask hides has no influence farther away than that.
 - Channels of a multi-channel image are described one by one.
 """
 
@@ -38,7 +42,15 @@ from torch import Tensor
 
 from anamorph.losses.descriptor_distance import Description, descriptor_distance
 from anamorph.losses.masks import Loss
-from anamorph.losses.self_similarity import DescriptorBatch, SelfSimilarity, extended, rim, spokes, spokes_and_rim, uniform
+from anamorph.losses.self_similarity import (
+    DescriptorBatch,
+    SelfSimilarity,
+    extended,
+    rim,
+    spokes,
+    spokes_and_rim,
+    uniform,
+)
 from anamorph.types import ImageBatch, MaskBatch
 
 
@@ -100,9 +112,7 @@ def mind_ssc_similarity(
     return descriptor_distance(fixed, moving, fixed_mask, moving_mask, Description((scale,), (1.0,)))
 
 
-def describe(
-    image: ImageBatch, scale: SelfSimilarity, margin: int = 0
-) -> Float[Tensor, "batch descriptors *grid"]:
+def describe(image: ImageBatch, scale: SelfSimilarity, margin: int = 0) -> Float[Tensor, "batch descriptors *grid"]:
     """Channels of one scale on the image's grid and ``margin`` voxels beyond: B (C * channels) *grid."""
     channels: Tensor = _Channels.apply(extended(image, scale.reach + margin), uniform(image), scale)  # pyright: ignore
     return channels.reshape(image.shape[0], -1, *channels.shape[2:])
@@ -119,5 +129,5 @@ class _Channels(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.scale.adjoint(*ctx.saved_tensors, gradient), None, None
+    def backward(ctx, *gradient: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return ctx.scale.adjoint(*ctx.saved_tensors, *gradient), None, None

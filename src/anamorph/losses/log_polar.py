@@ -17,11 +17,13 @@ from anamorph.losses.windows import check_odd, row_blocks
 class LogPolarBins:
     """Bins by angle and radius in the plane of the first two axes, and by height along the third.
 
-    - Angles: ``angles`` equal sectors, the first centred on the first axis, so that a quarter turn of the grid permutes the bins.
-    - Radii: the rings end at ``R ** (1 / radii), R ** (2 / radii), ... R``, R being the distance to the window's corner.
+    - Angles: ``angles`` equal sectors, the first centred on the first axis, so that a quarter turn of the grid permutes
+      the bins.
+    - Radii: the rings end at ``R ** (1 / radii), R ** (2 / radii), ... R``, R being the distance to the window's
+      corner.
     - Heights: ``heights`` equal slices of the window; a voxel cut by two slices is shared in proportion.
-    - A voxel without angle (on the axis) is shared equally by all sectors of the innermost ring; one on the line between two
-      sectors by these two. So each voxel of the window is in the bins exactly once.
+    - A voxel without angle (on the axis) is shared equally by all sectors of the innermost ring; one on the line
+      between two sectors by these two. So each voxel of the window is in the bins exactly once.
 
     Args:
         window: R2, side of the window in voxels, odd.
@@ -31,9 +33,9 @@ class LogPolarBins:
         ValueError: a bin would hold no voxel of the window but its centre.
     """
 
-    window: int = 5
-    angles: int = 8
-    radii: int = 2
+    window: int
+    angles: int
+    radii: int
     heights: int = 1
 
     def __post_init__(self) -> None:
@@ -44,12 +46,13 @@ class LogPolarBins:
         around[:, self.radius, self.radius] = 0
         if self.window == 1 or self.heights > self.window or not around.any((1, 2)).all():
             raise ValueError(
-                f"{self.angles} angles x {self.radii} radii x {self.heights} heights leave bins of a window of {self.window}"
-                " voxels empty, or with its centre alone; take fewer bins or a larger window"
+                f"{self.angles} angles x {self.radii} radii x {self.heights} heights leave bins of a window of "
+                f"{self.window} voxels empty, or with its centre alone; take fewer bins or a larger window"
             )
 
     @property
     def radius(self) -> int:
+        """Voxels of the window on each side of its centre."""
         return self.window // 2
 
     def count(self, ndim: int) -> int:
@@ -58,7 +61,7 @@ class LogPolarBins:
 
     @cached_property
     def planar(self) -> np.ndarray:
-        """Weights of the averages over each sector of each ring: (Na * Nr) x R2 x R2, summing to one each where not empty."""
+        """Weights of the averages over each sector of each ring: (Na * Nr) x R2 x R2, sums of one."""
         inside = np.zeros((self.angles, self.radii, self.window, self.window))
         sector, farthest = 2 * math.pi / self.angles, math.hypot(self.radius, self.radius)
         for i in range(self.window):
@@ -88,7 +91,7 @@ class LogPolarBins:
         return np.clip(shared, 0, None) * self.heights / self.window
 
     def kernels(self, like: Tensor) -> Tensor:
-        """The averages as convolution kernels for ``like`` (B C *spatial): N 1 *window, height fastest, angle slowest."""
+        """The averages as kernels of a convolution of ``like`` (B C *spatial): N 1 *window, height fastest."""
         kernels = np.einsum("nij,hk->nhijk", self.planar, self.columns(like.ndim - 2))
         kernels = kernels.reshape(-1, 1, *kernels.shape[2:])
         return like.new_tensor(kernels if like.ndim == 5 else kernels[..., 0])

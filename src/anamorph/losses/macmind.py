@@ -1,26 +1,27 @@
 r"""macMIND, the multi-sampling cascaded modality independent neighbourhood descriptor of macJNet.
 
-    SSC_c^k(x) = exp( -SSD_c^k(x) / mean over the edges of SSD^k(x) )          c = 1..M edges, scale k          (eq. 8, 9, 12)
-    msSSC_c    = sum_k alpha_k SSC_c^k        or side by side                  K scales                         (eq. 10)
-    macMIND    = cat over bins n of K_n * msSSC                                N = Na Nr Nh log-polar bins      (eq. 11, 13)
+    SSC_c^k(x) = exp( -SSD_c^k(x) / mean over the edges of SSD^k(x) )     c = 1..M edges, scale k         (eq. 8, 9, 12)
+    msSSC_c    = sum_k alpha_k SSC_c^k       or side by side              k = 1..K scales                 (eq. 10)
+    macMIND    = cat over bins n of K_n * msSSC                           N = Na Nr Nh log-polar bins     (eq. 11, 13)
 
-    similarity(F, M) = mean over voxels x and channels of ( macMIND(F, x) - macMIND(M, x) )^2                  (eq. 14)
+    similarity(F, M) = mean over voxels x and channels of ( macMIND(F, x) - macMIND(M, x) )^2               (eq. 14)
 
-Source: macJNet, 2023, doi:10.1186/s12938-023-01143-6. SSD and its patches: ``losses.descriptors``; K_n averages over a bin of an R2^d
-window: ``losses.log_polar``. The channels of the descriptor run over the bins first, the edges last.
+Source: macJNet, 2023, doi:10.1186/s12938-023-01143-6. SSD and its patches: ``losses.descriptors``; K_n averages over a
+bin of an R2^d window: ``losses.log_polar``. The channels of the descriptor run over the bins first, the edges last.
 
 Where the paper contradicts itself or is silent:
 
-- Edges: 18 in 3-D (6 centre - neighbour, 12 neighbour - neighbour), two in each of the nine directions that the text counts. "All
-  pairwise" would be 21, with the three opposite pairs. In 2-D the same rule gives 8.
+- Edges: 18 in 3-D (6 centre - neighbour, 12 neighbour - neighbour), two in each of the nine directions that the text
+  counts. "All pairwise" would be 21, with the three opposite pairs. In 2-D the same rule gives 8.
 - alphas = (0.7, 0.3), the small scale first: figures 3 and 10 against the text's 0.3 and 0.7.
 - Scale k has the distance L_k = k L (2 and 4 voxels); the paper gives only L = 2. All scales have patches of R1 = 5.
 - Eq. 8 and 10 sum over the edges, which would leave one channel where M are needed: no sum is taken.
 - Na = 8, Nr = 2, Nh = 1 as in the paper's drawing of 16 bins, which is 2-D; the 3-D counts are not given. R2 = 5.
-- Eq. 14 does not say whether channels are summed or averaged: averaged, so that the loss keeps its scale when bins change.
+- Eq. 14 does not say whether channels are summed or averaged: averaged, so that the loss keeps its scale when bins
+  change.
 - Border: the image goes on with its outermost values, and msSSC beyond the border is that of this image.
-- Masks weigh the voxels where descriptors are compared. A descriptor reads intensities up to K L + (R1 - 1) / 2 + (R2 - 1) / 2 = 8
-  voxels away along each axis; what a mask hides has no influence farther away than that.
+- Masks weigh the voxels where descriptors are compared. A descriptor reads intensities up to
+  K L + (R1 - 1) / 2 + (R2 - 1) / 2 = 8 voxels away along each axis; what a mask hides has no influence beyond that.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ from anamorph.types import ImageBatch, MaskBatch
 ALPHAS = (0.7, 0.3)
 """Weights of the scales, small to large."""
 
+BINS = LogPolarBins(window=5, angles=8, radii=2, heights=1)
+"""R2, Na, Nr and Nh."""
+
 
 def macmind(
     image: ImageBatch,
@@ -47,7 +51,7 @@ def macmind(
     alphas: Sequence[float] = ALPHAS,
     distance: int = 2,
     patch_size: int = 5,
-    bins: LogPolarBins = LogPolarBins(),  # noqa: B008
+    bins: LogPolarBins = BINS,
     concatenated: bool = False,
 ) -> DescriptorBatch:
     """The whole descriptor: 288 channels in 3-D, 128 in 2-D, by default. At full size prefer ``macmind_similarity``.
@@ -64,7 +68,9 @@ def macmind(
         B (C * N * M) *spatial.
     """
     description = _description(image.ndim - 2, alphas, distance, patch_size, bins, concatenated)
-    weighted = [alpha * describe(image, scale, bins.radius) for scale, alpha in zip(description.scales, alphas, strict=True)]
+    weighted = [
+        alpha * describe(image, scale, bins.radius) for scale, alpha in zip(description.scales, alphas, strict=True)
+    ]
     weighted = [stack.unflatten(1, (image.shape[1], -1)) for stack in weighted]
     context = torch.cat(weighted, 2) if concatenated else torch.stack(weighted).sum(0)
     convolution = F.conv3d if image.ndim == 5 else F.conv2d
@@ -82,7 +88,7 @@ def macmind_similarity(
     alphas: Sequence[float] = ALPHAS,
     distance: int = 2,
     patch_size: int = 5,
-    bins: LogPolarBins = LogPolarBins(),  # noqa: B008
+    bins: LogPolarBins = BINS,
     concatenated: bool = False,
 ) -> Loss:
     """Mean squared difference of the ``macmind`` descriptors, which are never held whole. Once differentiable.

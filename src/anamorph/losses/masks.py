@@ -1,7 +1,7 @@
 """What a mask means in a loss: the weight of a voxel is the product of the fixed and the moving mask.
 
-Masks are constants. No gradient flows through them, so no optimiser can lower a loss by moving badly matched voxels out of the
-overlap. Where no voxel weighs anything, a loss is 0 and so is its gradient.
+Masks are constants. No gradient flows through them, so no optimiser can lower a loss by moving badly matched voxels out
+of the overlap. Where no voxel weighs anything, a loss is 0 and so is its gradient.
 """
 
 from __future__ import annotations

@@ -27,14 +27,17 @@ def soft_dice(
 
         1 - 2 sum(a b) / (sum(a^2) + sum(b^2))
 
-    With squares any two equal soft labels reach 0 (Milletari et al. 2016, doi:10.1109/3DV.2016.79). Without them, in the form
-    2 sum(a b) / (sum(a) + sum(b)) that many papers use, only crisp ones do. Two empty labels match (0), one empty label does not (1).
+    With squares any two equal soft labels reach 0 (Milletari et al. 2016, doi:10.1109/3DV.2016.79). Without them, in
+    the form 2 sum(a b) / (sum(a) + sum(b)) that many papers use, only crisp ones do. Two empty labels match (0), one
+    empty label does not (1).
 
     Args:
-        fixed, moving: probabilities in [0, 1], B L *spatial, one channel a label; leave the background out if it should not count.
+        fixed, moving: probabilities in [0, 1], B L *spatial, one channel a label; leave the background out if it should
+            not count.
         fixed_mask, moving_mask: weights of voxels, B 1 *spatial; a voxel of no weight belongs to no label.
-        sigmas: of the Gaussians, in voxels, that blur both labels before they are compared; 0 leaves them as they are. Several make
-            a multi-scale loss, which also pulls labels together that do not touch (Hu et al. 2018, doi:10.1016/j.media.2018.07.002).
+        sigmas: of the Gaussians, in voxels, that blur both labels before they are compared; 0 leaves them as they are.
+            Several make a multi-scale loss, which also pulls labels together that do not touch (Hu et al. 2018,
+            doi:10.1016/j.media.2018.07.002).
         squared: see above.
     """
     weight = voxel_weight(fixed, moving, fixed_mask, moving_mask)

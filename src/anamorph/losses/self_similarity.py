@@ -1,10 +1,10 @@
 """Self-similarity channels exp(-D/V) of images and their adjoint: the one computation under every descriptor.
 
-The equations and choices are in ``losses.descriptors``. Here are plain tensor operations without autograd, so that the callers decide
-what is kept and what is computed again.
+The equations and choices are in ``losses.descriptors``. Here are plain tensor operations without autograd, so that the
+callers decide what is kept and what is computed again.
 
-Two edges of one direction read the same squared-difference volume at two places, so each direction is computed once: nine volumes
-serve the eighteen edges of macMIND.
+Two edges of one direction read the same squared-difference volume at two places, so each direction is computed once:
+nine volumes serve the eighteen edges of macMIND.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from anamorph.losses.masks import share
-from anamorph.losses.windows import check_odd, row_blocks, spread, sum_inside
+from anamorph.losses.windows import check_odd, row_blocks, sum_inside
 
 VARIANCE_FLOOR = 1e-3
 """Least V as a fraction of its mean over the image."""
@@ -88,30 +88,42 @@ class SelfSimilarity:
         ``weight`` (B 1 *spatial, summing to one) says where V is averaged; it lies in the middle of the inner grid.
         """
         differences, variance, _, _ = self._parts(padded, weight)
-        return differences.div_(variance).neg_().exp_()
+        for start, stop in row_blocks(variance):
+            d, v = (x.narrow(2, start, stop - start) for x in (differences, variance))
+            for channel in d.split(1, dim=1):
+                channel.div_(v).neg_().exp_()
+        return differences
 
     def adjoint(self, padded: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
         """Gradient in ``padded`` of the sum of ``channels * gradient``."""
         differences, variance, floored, least = self._parts(padded, weight)
-        through_variance = torch.zeros_like(variance)
-        for d, g in _channel_by_channel(differences, gradient):
-            through_variance.addcmul_(torch.exp(-d / variance).mul_(g), d)
-        through_variance.div_(variance).div_(variance).div_(len(self.edges)).masked_fill_(floored, 0)
-        for d, g in _channel_by_channel(differences, gradient):
-            d.copy_(through_variance - torch.exp(-d / variance).mul_(g).div_(variance))
-        if least is not None:
-            total = differences.sum(1, keepdim=True)
-            for c, (d,) in enumerate(_channel_by_channel(differences)):
-                d.sub_(total * (least == c))
+        for start, stop in row_blocks(variance):
+            rows = [x.narrow(2, start, stop - start) for x in (differences, gradient, variance, floored)]
+            self._differentiate(*rows)
+            if least is not None:
+                d, least_rows = rows[0], least.narrow(2, start, stop - start)
+                total = d.sum(1, keepdim=True)
+                for c, channel in enumerate(d.split(1, dim=1)):
+                    channel.sub_(total * (least_rows == c))
         return self._differences_adjoint(padded, differences)
 
+    def _differentiate(self, differences: Tensor, gradient: Tensor, variance: Tensor, floored: Tensor) -> None:
+        """Replace D by the gradient in D of the sum of ``exp(-D/V) * gradient``; V is the mean of D unless floored."""
+        channels = list(zip(differences.split(1, dim=1), gradient.split(1, dim=1), strict=True))
+        through_variance = torch.zeros_like(variance)
+        for d, g in channels:
+            through_variance.addcmul_(torch.exp(-d / variance).mul_(g), d)
+        through_variance.div_(variance).div_(variance).div_(len(channels)).masked_fill_(floored, 0)
+        for d, g in channels:
+            d.div_(variance).neg_().exp_().mul_(g).div_(variance).neg_().add_(through_variance)
+
     def _parts(self, padded: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """D (B channels *inner), V (B 1 *inner), where V was floored, and which channel was least if it was subtracted."""
+        """D (B channels *inner), V (B 1 *inner), where V was floored, and the channel that was subtracted, if any."""
         differences, least = self._differences(padded), None
         if self.from_least:
             smallest = differences[:, :1].clone()
             least = torch.zeros_like(smallest, dtype=torch.uint8)
-            for c, (d,) in enumerate(_channel_by_channel(differences)):
+            for c, d in enumerate(differences.split(1, dim=1)):
                 least.masked_fill_(d < smallest, c)
                 torch.minimum(smallest, d, out=smallest)
             differences.sub_(smallest)
@@ -132,15 +144,19 @@ class SelfSimilarity:
         return differences
 
     def _differences_adjoint(self, padded: Tensor, gradient: Tensor) -> Tensor:
-        result = torch.zeros_like(padded)
+        result, scale = torch.zeros_like(padded), 2 / self.patch_size ** (padded.ndim - 2)
         for pair, target in zip(self._pairs(padded), self._pairs(result), strict=True):
-            of_means = padded.new_zeros(len(padded), 1, *[n - self.patch_size + 1 for n in pair.here.shape[2:]])
+            # Zeros all around, as far as patches reach: the adjoint of a sum inside is a sum over the same window.
+            margin = self.patch_size - 1
+            of_means = padded.new_zeros(len(padded), 1, *[n + margin for n in pair.here.shape[2:]])
             for channel, corner in pair.members:
-                _part(of_means, corner, gradient.shape[2:]).add_(gradient[:, channel : channel + 1])
-            step = spread(of_means, self.patch_size).mul_(pair.here - pair.there)
-            scale = 2 / self.patch_size ** (padded.ndim - 2)
-            target.here.add_(step, alpha=scale)
-            target.there.sub_(step, alpha=scale)
+                place = [margin + c for c in corner]
+                _part(of_means, place, gradient.shape[2:]).add_(gradient[:, channel : channel + 1])
+            for start, stop in row_blocks(pair.here):
+                here, there = (x.narrow(2, start, stop - start) for x in (pair.here, pair.there))
+                step = sum_inside(of_means.narrow(2, start, stop - start + margin), self.patch_size).mul_(here - there)
+                target.here.narrow(2, start, stop - start).add_(step, alpha=scale)
+                target.there.narrow(2, start, stop - start).sub_(step, alpha=scale)
         return result
 
     def _pairs(self, padded: Tensor) -> Iterator[_Pair]:
@@ -165,7 +181,7 @@ class SelfSimilarity:
 
 @dataclass(frozen=True)
 class _Pair:
-    """An image and the same displaced; for each edge, its channel and the corner of its part of their squared difference."""
+    """An image and the same displaced; for each edge its channel and the corner of its part of ``means``."""
 
     here: Tensor
     there: Tensor
@@ -179,10 +195,6 @@ class _Pair:
             block = sum_inside((here - there).square_(), patch_size)
             torch.div(block, patch_size ** (block.ndim - 2), out=means.narrow(2, start, stop - start))
         return means
-
-
-def _channel_by_channel(*stacks: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    return zip(*(stack.split(1, dim=1) for stack in stacks), strict=True)
 
 
 def _part(x: Tensor, corner: list[int], size: list[int] | torch.Size) -> Tensor:

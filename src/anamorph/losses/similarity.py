@@ -1,12 +1,12 @@
-"""Similarities of intensities: each is 0 at best, minimised, and takes ``moving`` already warped onto the grid of ``fixed``.
+"""Similarities of intensities: 0 at best, minimised; ``moving`` is already warped onto the grid of ``fixed``.
 
 Shared rules, in 2-D and 3-D:
 
 - images are ``B C *spatial``; channels are compared one by one and averaged, and so are the items of a batch;
-- a voxel counts by the product of the masks (``losses.masks``). Windows of ``lncc`` and ``ssim`` are cut at the border of the image
-  and of the mask alike, so what lies under a zero of the mask changes nothing at all;
-- constant images give a finite loss and a finite gradient; for ``lncc``, which is blind to intensities as such, two constants match
-  (0) and a constant tells nothing of an image (1).
+- a voxel counts by the product of the masks (``losses.masks``). Windows of ``lncc`` and ``ssim`` are cut at the border
+  of the image and of the mask alike, so what lies under a zero of the mask changes nothing at all;
+- constant images give a finite loss and a finite gradient; for ``lncc``, which is blind to intensities as such, two
+  constants match (0) and a constant tells nothing of an image (1).
 """
 
 from __future__ import annotations
@@ -48,13 +48,19 @@ def squared_local_correlation(
 def _standardised(image: ImageBatch, weight: MaskBatch | None) -> ImageBatch:
     """Zero mean and unit deviation; both are units of measurement here, so no gradient flows through them."""
     with torch.no_grad():
-        spatial = tuple(range(2, image.ndim))
-        part = share(image.new_ones(1, 1, *image.shape[2:]) if weight is None else weight)
-        mean = (image * part).sum(spatial, keepdim=True)
-        deviation = ((image - mean).square() * part).sum(spatial, keepdim=True).sqrt()
+        mean = _global_mean(image, weight)
+        deviation = _global_mean((image - mean).square(), weight).sqrt()
         rounding = 8 * torch.finfo(image.dtype).eps * mean.abs()
         deviation = torch.where(deviation > rounding, deviation, 1)
     return (image - mean) / deviation
+
+
+def _global_mean(image: ImageBatch, weight: MaskBatch | None) -> torch.Tensor:
+    """Of each channel of each item, B C 1 1.."""
+    spatial = tuple(range(2, image.ndim))
+    if weight is None:
+        return image.mean(spatial, keepdim=True)
+    return (image * share(weight)).sum(spatial, keepdim=True)
 
 
 def lncc(
@@ -70,8 +76,8 @@ def lncc(
 
         1 - mean_x (|cov(x)| + e)^2 / ((var_f(x) + e) (var_m(x) + e))
 
-    with moments over a box around x and ``e`` the noise variance below which contrast counts as none. ``e`` in the numerator makes
-    two flat windows match; by Cauchy-Schwarz the fraction stays within [0, 1].
+    with moments over a box around x and ``e`` the noise variance below which contrast counts as none. ``e`` in the
+    numerator makes two flat windows match; by Cauchy-Schwarz the fraction stays within [0, 1].
 
     Source: Avants et al. 2008, doi:10.1016/j.media.2007.06.004 (without ``e``).
 
@@ -94,7 +100,7 @@ def structural_similarity(
     extent = _joint_range(fixed, moving, weight) if data_range is None else data_range
     luminance_floor, contrast_floor = (0.01 * extent) ** 2, (0.03 * extent) ** 2
     # Second moments about a common centre: about zero they would cancel in float32 where the mean dwarfs the contrast.
-    centre = fixed.detach().mean(tuple(range(2, fixed.ndim)), keepdim=True)
+    centre = _global_mean(fixed.detach(), weight)
     fixed, moving = fixed - centre, moving - centre
     fixed_mean, moving_mean = mean(fixed), mean(moving)
     variances = (mean(fixed.square()) - fixed_mean.square()).clamp_min(0)
@@ -130,7 +136,8 @@ def ssim(
 ) -> Loss:
     """One minus the mean structural similarity, in [0, 2], for images of one modality in one unit.
 
-    Product of the luminance and the contrast-structure term, Gaussian window cut off at 3.5 sigma, constants 0.01 and 0.03.
+    Product of the luminance and the contrast-structure term, Gaussian window cut off at 3.5 sigma, constants 0.01 and
+    0.03.
 
     Source: Wang et al. 2004, doi:10.1109/TIP.2003.819861.
 

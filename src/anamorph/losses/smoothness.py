@@ -1,7 +1,8 @@
 """Penalties on displacements: how rough a map is, where it folds, how it changes volumes.
 
-Displacements are voxels of their own grid, ``B d *spatial``. With ``spacing`` (mm per voxel along each axis) displacements are taken
-in mm and derivatives per mm, so that an anisotropic grid does not make one direction stiffer; without it, everything is in voxels.
+Displacements are voxels of their own grid, ``B d *spatial``. With ``spacing`` (mm per voxel along each axis)
+displacements are taken in mm and derivatives per mm, so that an anisotropic grid does not make one direction stiffer;
+without it, everything is in voxels.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ def diffusion(displacement: DisplacementBatch, spacing: Spacing = None) -> Loss:
 
 
 def bending_energy(displacement: DisplacementBatch, spacing: Spacing = None) -> Loss:
-    """Mean over components and voxels of the sum of all squared second derivatives, mixed ones twice; per mm^2, or per voxel^2.
+    """Sum of all squared second derivatives, mixed ones twice, mean over components and voxels; 1/mm^2 or 1/voxel^2.
 
-    Source: Rueckert et al. 1999, doi:10.1109/42.796284. Affine maps cost nothing. Derivatives are differences of neighbours, taken
-    where both are inside.
+    Source: Rueckert et al. 1999, doi:10.1109/42.796284. Affine maps cost nothing. Derivatives are differences of
+    neighbours, taken where both are inside.
 
     Args:
         displacement: in voxels, B d *spatial.
@@ -70,7 +71,8 @@ def folding(displacement: DisplacementBatch) -> Loss:
 def volume_change(displacement: DisplacementBatch) -> Loss:
     """Mean squared logarithm of the Jacobian determinant of the map: halving and doubling a volume cost the same.
 
-    Below a determinant of 0.1 the logarithm goes on as its tangent, so that folded voxels have a finite cost that drives them back.
+    Below a determinant of 0.1 the logarithm goes on as its tangent, so that folded voxels have a finite cost that
+    drives them back.
 
     Args:
         displacement: in voxels, B d *spatial.
@@ -83,7 +85,9 @@ def volume_change(displacement: DisplacementBatch) -> Loss:
 def _steps(displacement: Tensor, spacing: Spacing) -> Tensor:
     """Spacing as a tensor of d numbers."""
     ndim = displacement.ndim - 2
-    steps = displacement.new_ones(ndim) if spacing is None else displacement.new_tensor(np.asarray(spacing, dtype=float))
+    steps = (
+        displacement.new_ones(ndim) if spacing is None else displacement.new_tensor(np.asarray(spacing, dtype=float))
+    )
     if steps.shape != (ndim,) or not (steps > 0).all():
         raise ValueError(f"spacing is one positive number an axis, found {spacing} for {ndim} axes")
     return steps

@@ -14,18 +14,13 @@ CACHED = 2**17
 """Elements of which a handful of tensors fit a core's cache."""
 
 Taps = int | tuple[float, ...]
-"""A window along one axis: its width in voxels if all weights are one, else its weights, symmetric and of odd number."""
+"""A window along an axis: its width in voxels if all weights are one, else its weights, symmetric, odd in number."""
 
 
-def check_odd(width: int, name: str) -> int:
-    """Half of an odd width.
-
-    Raises:
-        ValueError: an even width has no voxel in its middle.
-    """
+def check_odd(width: int, name: str) -> None:
+    """Refuse a window that has no voxel in its middle, with a ``ValueError``."""
     if width < 1 or width % 2 == 0:
         raise ValueError(f"{name} is odd and positive, found {width}")
-    return width // 2
 
 
 def gaussian_taps(sigma: float, truncate: float = 3.5) -> tuple[float, ...]:
@@ -36,7 +31,7 @@ def gaussian_taps(sigma: float, truncate: float = 3.5) -> tuple[float, ...]:
 
 
 def row_blocks(x: Tensor) -> list[tuple[int, int]]:
-    """Ranges along the first spatial axis that are worked on one after the other, small enough to stay in a CPU's cache."""
+    """Ranges along the first spatial axis to work on one after the other, so small that they stay in a CPU's cache."""
     rows = x.shape[2]
     step = rows if x.is_cuda else max(1, CACHED * rows // max(x.numel(), 1))
     return [(start, min(start + step, rows)) for start in range(0, rows, step)]
@@ -53,9 +48,8 @@ def _running_sum(x: Tensor, axis: int, width: int) -> Tensor:
             start += span
         if 2 * span > width:
             return total if total is not None else x
-        doubled = doubled.narrow(axis, 0, doubled.shape[axis] - span) + doubled.narrow(
-            axis, span, doubled.shape[axis] - span
-        )
+        rest = doubled.shape[axis] - span
+        doubled = doubled.narrow(axis, 0, rest) + doubled.narrow(axis, span, rest)
         span *= 2
 
 
@@ -68,16 +62,15 @@ def _weighted_sum(x: Tensor, axis: int, taps: Sequence[float]) -> Tensor:
 
 
 def sum_inside(x: Tensor, taps: Taps) -> Tensor:
-    """Sum over the window wherever it fits: every spatial axis gets shorter by the window's width less one. No autograd."""
-    for axis in range(2, x.ndim):
-        x = _running_sum(x, axis, taps) if isinstance(taps, int) else _weighted_sum(x, axis, taps)
-    return x
-
-
-def spread(x: Tensor, taps: Taps) -> Tensor:
-    """Adjoint of ``sum_inside``: every spatial axis gets longer by the window's width less one. No autograd."""
-    reach = (taps if isinstance(taps, int) else len(taps)) - 1
-    return sum_inside(F.pad(x, [reach] * (2 * (x.ndim - 2))), taps)
+    """Sum over the window wherever it fits: spatial axes get shorter by the window's width less one. No autograd."""
+    lost = (taps if isinstance(taps, int) else len(taps)) - 1
+    result = x.new_empty(*x.shape[:2], *[n - lost for n in x.shape[2:]])
+    for start, stop in row_blocks(result):
+        block = x.narrow(2, start, stop - start + lost)
+        for axis in range(2, x.ndim):
+            block = _running_sum(block, axis, taps) if isinstance(taps, int) else _weighted_sum(block, axis, taps)
+        result.narrow(2, start, stop - start).copy_(block)
+    return result
 
 
 class _WindowSum(torch.autograd.Function):
@@ -114,4 +107,5 @@ class LocalMean:
         self.inverse = torch.where(total > 0, total, 1).reciprocal()
 
     def __call__(self, x: Float[Tensor, "batch channels *spatial"]) -> Float[Tensor, "batch channels *spatial"]:
+        """Means of ``x``, 0 where nothing counts."""
         return window_sum(x if self.weight is None else x * self.weight, self.taps) * self.inverse

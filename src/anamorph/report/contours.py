@@ -52,7 +52,8 @@ def edges(grey: np.ndarray, pixel_mm: tuple[float, float]) -> list[np.ndarray]:
     row_mm, column_mm = pixel_mm[1], pixel_mm[0]
 
     def derivative(along_rows: int, along_columns: int) -> np.ndarray:
-        blurred = ndimage.gaussian_filter(grey, (blur_mm / row_mm, blur_mm / column_mm), (along_rows, along_columns))
+        blurred = ndimage.gaussian_filter1d(grey, blur_mm / row_mm, axis=0, order=along_rows)
+        blurred = ndimage.gaussian_filter1d(blurred, blur_mm / column_mm, axis=1, order=along_columns)
         return blurred * (blur_mm / row_mm) ** along_rows * (blur_mm / column_mm) ** along_columns
 
     strength = np.hypot(derivative(1, 0), derivative(0, 1))
@@ -69,8 +70,8 @@ def edges(grey: np.ndarray, pixel_mm: tuple[float, float]) -> list[np.ndarray]:
 
 def grid_step(display: Display) -> float:
     """Mm between grid lines: a round number that puts some twenty of them across the longest side."""
-    longest = max(n * size for n, size in zip(display.turned_shape, display.spacing, strict=True) if n > 1)
-    wanted = longest / GRID_LINES_ACROSS
+    sides = [n * size for n, size in zip(display.turned_shape, display.spacing, strict=True) if n > 1]
+    wanted = max(sides, default=1.0) / GRID_LINES_ACROSS
     decade = 10.0 ** np.floor(np.log10(wanted))
     return float(next(decade * m for m in (1, 2, 5, 10) if decade * m >= wanted * 0.999))
 

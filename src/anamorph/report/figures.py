@@ -184,8 +184,9 @@ def _figure(
 
     if inputs.displacement_mm is not None:
         lines["grid"] = svg_path(grid_lines(inputs.displacement_mm, plane, step), pixel)
-        length = np.linalg.norm(np.stack([plane.cut(component) for component in inputs.displacement_mm]), axis=0)
-        pictures["displacement"] = _encode(colormaps["inferno"](to_grey(length, (0.0, limits["displacement"])))[..., :3])
+        length = np.linalg.norm([plane.cut(component) for component in inputs.displacement_mm], axis=0)
+        share = to_grey(length, (0.0, limits["displacement"]))
+        pictures["displacement"] = _encode(colormaps["inferno"](share)[..., :3])
     if inputs.jacobian is not None:
         determinant = plane.cut(inputs.jacobian)
         lines["folds"] = svg_path(outline(determinant <= 0), pixel)

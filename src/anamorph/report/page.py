@@ -126,27 +126,41 @@ def _viewer_index(
 
 
 def _score_tables(scores: list[Score]) -> dict[str, Any]:
-    """Scores of the whole image as rows; scores by label as one row a label, one column a metric."""
+    """Scores of the whole image as rows; scores by label as one row a label, one column a metric.
+
+    Metrics of the same labels share a table, so landmarks get one of their own.
+    """
     whole = [s for s in scores if not s.label]
-    by_label = [s for s in scores if s.label]
-    columns = list({s.metric: (s.title, s.unit) for s in by_label}.items())
-    cells = {(s.label, s.metric): s for s in by_label}
-    rows = []
-    for label in dict.fromkeys(s.label for s in by_label):
-        of_label = [cells.get((label, metric)) for metric, _ in columns]
-        reasons = list(dict.fromkeys(s.reason for s in of_label if s is not None and s.reason))
-        rows.append((label, {"metrics": [_cell(s) for s in of_label], "reasons": reasons}))
+    by_metric: dict[str, dict[str, Score]] = {}
+    for score in scores:
+        if score.label:
+            by_metric.setdefault(score.metric, {})[score.label] = score
+    shared: dict[tuple[str, ...], list[dict[str, Score]]] = {}
+    for by_label in by_metric.values():
+        shared.setdefault(tuple(by_label), []).append(by_label)
+    tables = [_label_table(labels, columns) for labels, columns in shared.items()]
     return {
         "whole": [{"title": s.title, "unit": s.unit, "reason": s.reason, **_cell(s)} for s in whole],
         "compared": any(s.before is not None for s in whole),
-        "columns": [column for _, column in columns],
-        "by_label": rows,
+        "tables": sorted(tables, key=lambda table: table["broad"]),
     }
 
 
-def _cell(score: Score | None) -> dict[str, str]:
-    if score is None:
-        return {"before": "", "after": ""}
+def _label_table(labels: tuple[str, ...], columns: list[dict[str, Score]]) -> dict[str, Any]:
+    metrics = [column[labels[0]] for column in columns]
+    rows = []
+    for label in labels:
+        reasons = dict.fromkeys(column[label].reason for column in columns if column[label].reason)
+        rows.append((label, {"metrics": [_cell(column[label]) for column in columns], "reasons": list(reasons)}))
+    return {
+        "caption": "By landmark" if metrics[0].metric.startswith("tre") else "By label",
+        "columns": [(metric.title, metric.unit) for metric in metrics],
+        "rows": rows,
+        "broad": len(columns) > 3,
+    }
+
+
+def _cell(score: Score) -> dict[str, str]:
     before = "" if score.before is None else format_value(score.before, score.unit)
     return {"before": before, "after": format_value(score.after, score.unit)}
 

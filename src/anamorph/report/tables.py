@@ -7,9 +7,11 @@ A score is a mapping with ``metric label unit value reason`` and, where there ar
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,17 +22,14 @@ MISSING = "\N{EN DASH}"
 MOST_LABELS_IN_TERMINAL = 12
 TITLES = {
     "assd": "ASSD",
-    "dice": "Dice",
     "hd": "HD",
     "hd95": "HD95",
-    "mi": "Mutual information",
-    "nmi": "Normalised mutual information",
     "sd_log_jacobian": "SD of log Jacobian",
-    "sdlogj": "SD of log Jacobian",
-    "ssim": "SSIM",
+    "structural_similarity": "SSIM",
     "tre": "Landmark error",
 }
-SUFFIXES = {"mean": "mean", "median": "median", "max": "largest", "min": "smallest", "p95": "95 %", "sd": "SD"}
+SUFFIXES = {"mean": "mean", "median": "median", "max": "largest", "min": "smallest", "p95": "95th percentile"}
+SURFACE_DICE = re.compile(r"nsd_([\d.]+)mm")
 
 
 @dataclass(frozen=True)
@@ -74,11 +73,14 @@ def pair_scores(rows: Iterable[Mapping[str, Any]]) -> list[Score]:
 
 def metric_title(metric: str) -> str:
     """A metric's name in words: ``tre_mean_mm`` is ``Landmark error, mean``."""
-    words = [word for word in metric.lower().split("_") if word not in ("mm", "voxels", "percent", "fraction")]
-    suffix = SUFFIXES.get(words[-1]) if len(words) > 1 else None
-    stem = "_".join(words[:-1] if suffix else words)
-    title = TITLES.get(stem, stem.replace("_", " ").capitalize().replace("jacobian", "Jacobian"))
-    return f"{title}, {suffix}" if suffix else title
+    surface_dice = SURFACE_DICE.fullmatch(metric)
+    if surface_dice:
+        return f"NSD at {surface_dice[1]} mm"
+    stem, _, suffix = metric.removesuffix("_mm").rpartition("_")
+    if suffix not in SUFFIXES or not stem:
+        stem, suffix = metric.removesuffix("_mm"), ""
+    title = TITLES.get(stem, stem.replace("_", " ").capitalize())
+    return f"{title}, {SUFFIXES[suffix]}" if suffix else title
 
 
 def format_value(value: Number | None, unit: str = "") -> str:
@@ -149,12 +151,7 @@ def _summary(group: Sequence[Score]) -> list[Score]:
         values = [summarise(numbers) if numbers else None for numbers in (before, after)]
         return replace(group[0], label=label, before=values[0], after=values[1], reason=reason)
 
-    return [row(f"mean of {len(group)} labels", mean, reason), row("smallest", min), row("largest", max)]
-
-
-def mean(values: Sequence[Number]) -> float:
-    """Arithmetic mean of at least one number."""
-    return math.fsum(values) / len(values)
+    return [row(f"mean of {len(group)} labels", fmean, reason), row("smallest", min), row("largest", max)]
 
 
 def _number(value: Any) -> Number | None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from anamorph.report.inputs import ReportInputs
-from anamorph.report.tables import Score, format_value, mean, pair_scores
+from anamorph.report.tables import Score, format_value, pair_scores
 
 Tone = Literal["good", "warn", "bad", "plain"]
-SIMILARITIES = ("nmi", "mi", "mutual_information", "normalised_mutual_information", "ssim", "ncc")
+SIMILARITIES = ("normalised_mutual_information", "mutual_information", "structural_similarity")
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ def judge(inputs: ReportInputs) -> Verdict:
     scores = pair_scores(inputs.scores)
     candidates = (
         _folding(scores),
-        _compared(scores, "Landmark error", ("tre",), lower_is_better=True),
-        _compared(scores, "Dice", ("dice",), lower_is_better=False),
+        _compared(scores, "Landmark error", ("tre_mean_mm",), lower_is_better=True),
+        _compared(scores, "Dice", ("dice_mean",), lower_is_better=False),
         _compared(scores, "Similarity", SIMILARITIES, lower_is_better=False),
         _inverse(scores),
         _time(inputs),
@@ -56,49 +56,40 @@ def judge(inputs: ReportInputs) -> Verdict:
     return Verdict("Complete", "good", tiles)
 
 
-def _named(scores: Sequence[Score], names: Sequence[str]) -> list[Score]:
-    """The scores of the first of ``names`` that has any; ``tre`` also finds ``tre_mean_mm``."""
-    for name in names:
-        found = [s for s in scores if s.metric == name or s.metric.startswith(f"{name}_")]
-        if found:
-            return found
-    return []
+def _first(scores: Sequence[Score], metrics: Sequence[str]) -> Score | None:
+    """The score of the whole image for the first of ``metrics`` that has a value."""
+    values = {score.metric: score for score in scores if score.after is not None and not score.label}
+    return next((values[metric] for metric in metrics if metric in values), None)
 
 
 def _folding(scores: Sequence[Score]) -> Tile | None:
-    found = [s for s in _named(scores, ("folding", "folded", "folds")) if s.after is not None]
-    if not found:
+    score = _first(scores, ("folded_fraction",))
+    if score is None or score.after is None:
         return None
-    score = next((s for s in found if "fraction" in s.metric or "percent" in s.metric), found[0])
     if not score.after:
         return Tile("Folding", "None", note="the map keeps the topology", tone="good")
-    return Tile("Folding", format_value(score.after, score.unit), score.unit, "of the voxels fold", "bad")
+    return Tile("Folding", format_value(100 * score.after, "%"), "%", "of the voxels fold", "bad")
 
 
 def _compared(scores: Sequence[Score], name: str, metrics: Sequence[str], *, lower_is_better: bool) -> Tile | None:
-    """The mean of one metric over its labels, against what it was before."""
-    found = [s for s in _named(scores, metrics) if s.after is not None]
-    same = [s for s in found if s.metric == found[0].metric]
-    if not same:
+    """A metric after registration, against what it was before."""
+    score = _first(scores, metrics)
+    if score is None or score.after is None:
         return None
-    unit = same[0].unit
-    after = mean([s.after for s in same if s.after is not None])
-    notes = [f"mean of {len(same)} labels" if len(same) > 1 else same[0].title.partition(", ")[2]]
-    earlier = [s.before for s in same if s.before is not None]
+    notes = [score.title.partition(", ")[2] or (score.title if score.title != name else "")]
     tone: Tone = "plain"
-    if earlier:
-        before = mean(earlier)
-        notes.append(f"{format_value(before, unit)} before")
-        if after != before:
-            tone = "good" if (after < before) == lower_is_better else "bad"
-    return Tile(name, format_value(after, unit), unit, ", ".join(note for note in notes if note), tone)
+    if score.before is not None:
+        notes.append(f"{format_value(score.before, score.unit)} before")
+        if score.after != score.before:
+            tone = "good" if (score.after < score.before) == lower_is_better else "bad"
+    note = ", ".join(filter(None, notes))
+    return Tile(name, format_value(score.after, score.unit), score.unit, note, tone)
 
 
 def _inverse(scores: Sequence[Score]) -> Tile | None:
-    found = [s for s in _named(scores, ("inverse_residual", "inverse")) if s.after is not None]
-    if not found:
+    score = _first(scores, ("inverse_residual_p95_mm", "inverse_residual_mean_mm"))
+    if score is None:
         return None
-    score = next((s for s in found if "p95" in s.metric), found[0])
     return Tile("Inverse residual", format_value(score.after, score.unit), score.unit, score.title.partition(", ")[2])
 
 

@@ -20,8 +20,10 @@ from anamorph.report.figures import to_grey, window_of
 from anamorph.report.inputs import ReportInputs
 from anamorph.spatial.grid import Grid
 
-SHARE = 900_000
-SHARE_OF_MANY = 560_000  # characters of base64 a volume: 40 of them stay under 30 MB
+# Characters of base64 a volume: a pair with labels stays under 5 MB, 40 images under 30 MB.
+SHARE = 800_000
+SHARE_OF_MANY = 560_000
+SHARE_OF_LABELS = 300_000
 FEW = 4
 
 
@@ -71,7 +73,7 @@ def viewer_volumes(inputs: ReportInputs) -> tuple[ViewerVolume, ...]:
         if image is not None
     ]
     volumes += [
-        ViewerVolume(key, name, "labels", _embed_labels(labelmap, inputs.labels, inputs.affine, share))
+        ViewerVolume(key, name, "labels", _embed_labels(labelmap, inputs.labels, inputs.affine, SHARE_OF_LABELS))
         for key, name, labelmap in labelmaps
         if labelmap is not None
     ]
@@ -84,7 +86,7 @@ def _embed_image(image: np.ndarray, window: tuple[float, float], affine: np.ndar
     shape = _shape_within(grid, 4 * share)
     while True:
         small = _averaged(grey, shape)
-        encoded = _encode(np.rint(small * 255).astype(np.uint8), grid)
+        encoded = _encode(np.rint(small * 255).astype(np.uint8), grid, "none")
         if len(encoded) <= share:
             return encoded
         shape = _shape_within(grid, int(0.97 * small.size * share / len(encoded)))
@@ -99,7 +101,7 @@ def _embed_labels(labelmap: np.ndarray, labels: Sequence[int], affine: np.ndarra
     while True:
         nearest = [((np.arange(m) + 0.5) * n / m).astype(int) for n, m in zip(grid.shape, shape, strict=True)]
         small = place[np.ix_(*nearest)]
-        encoded = _encode(small, grid)
+        encoded = _encode(small, grid, "label")
         if len(encoded) <= share:
             return encoded
         shape = _shape_within(grid, int(0.97 * small.size * share / len(encoded)))
@@ -129,7 +131,9 @@ def _averaged(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return volume
 
 
-def _encode(volume: np.ndarray, grid: Grid) -> str:
+def _encode(volume: np.ndarray, grid: Grid, intent: str) -> str:
+    """The NIfTI file; by its intent the viewer tells labels, which it must not blend, from grey values."""
     image = nibabel.Nifti1Image(volume, grid.resized(volume.shape).affine)
     image.header.set_xyzt_units("mm")
+    image.header.set_intent(intent)
     return base64.b64encode(gzip.compress(image.to_bytes(), 6, mtime=0)).decode()

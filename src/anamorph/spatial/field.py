@@ -156,9 +156,7 @@ def resize(image: ImageBatch, shape: Sequence[int]) -> Float[Tensor, "batch chan
     return image
 
 
-def resize_displacement(
-    displacement: DisplacementBatch, shape: Sequence[int]
-) -> Float[Tensor, "batch ndim *resized"]:
+def resize_displacement(displacement: DisplacementBatch, shape: Sequence[int]) -> Float[Tensor, "batch ndim *resized"]:
     """A displacement on the resized grid, in that grid's voxels."""
     factor = [new / old for new, old in zip(shape, displacement.shape[2:], strict=True)]
     scale = torch.tensor(factor, dtype=displacement.dtype, device=displacement.device)

@@ -108,7 +108,7 @@ class Field(Transform):
     zero: what ITK, and so ANTs, SimpleITK and elastix, do with the same file.
 
     Args:
-        displacement: d I J (K), RAS mm, float32 or float64; an array becomes a tensor on the CPU.
+        displacement: d I J (K), RAS mm; kept on the CPU as float32 or float64.
         grid: where its voxels are.
 
     Raises:
@@ -184,7 +184,7 @@ class Velocity(Transform):
     """A diffeomorphism: the unit-time flow of a stationary velocity, and its inverse the flow of the negative one.
 
     Args:
-        velocity: d I J (K), RAS mm per unit time, float32 or float64; an array becomes a tensor on the CPU.
+        velocity: d I J (K), RAS mm per unit time; kept on the CPU as float32 or float64.
         grid: where its voxels are.
         steps: squarings of the integration.
 
@@ -344,11 +344,8 @@ def _times(matrix: np.ndarray, vectors: Tensor) -> Tensor:
     return torch.tensordot(torch.tensor(matrix).to(vectors), vectors, dims=1)
 
 
-def _vectors(values: Tensor | np.ndarray, grid: Grid) -> Float[Tensor, "ndim *spatial"]:
+def _vectors(values: Tensor, grid: Grid) -> Float[Tensor, "ndim *spatial"]:
     """A field of vectors that fits its grid and is finite, on the CPU, float32 or float64."""
-    if isinstance(values, np.ndarray):
-        kind = np.float32 if values.dtype.kind == "f" and values.dtype.itemsize == 4 else np.float64
-        values = torch.from_numpy(np.array(values, dtype=kind))
     values = values.detach().cpu()
     if values.dtype not in (torch.float32, torch.float64):
         values = values.to(torch.float64)

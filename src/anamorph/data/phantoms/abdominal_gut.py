@@ -83,7 +83,7 @@ def paint_colon(anatomy: Anatomy, patient: Patient) -> None:
     """Ascending, transverse and descending colon with haustra, faeces and gas in front."""
     habitus = patient.habitus
     front = habitus.half_depth - habitus.front_fat - habitus.muscle
-    course = [(92, -14, -135, 24), (94, -10, -80, 23), (92, 0, -42, 20), (78, 28, -34, 18), (46, front - 24, -48, 17)]
+    course = [(88, -12, -135, 24), (88, -8, -90, 22), (82, 6, -62, 18), (66, 32, -46, 17), (42, front - 24, -50, 17)]
     course += [(0, front - 20, -58, 16), (-48, front - 24, -42, 16), (-84, 34, -6, 16), (-104, 4, 24, 15)]
     course += [(-108, -20, 0, 14), (-104, -22, -60, 12), (-100, -24, -135, 12)]
     colon = tube(patient.course(course, 4.0), folds=(26.0, 0.2)) & patient.cavity

@@ -117,7 +117,7 @@ def paint_liver(anatomy: Anatomy, patient: Patient) -> None:
     size = patient.about(1.0, 0.06)
     right = superellipsoid(patient.near((66, -2, 36), 3), np.array([66, 76, 66]) * size, 2.3)
     left = superellipsoid(patient.near((4, 40, 58), 4), np.array([68, 34, 27]) * size)
-    tip = superellipsoid(patient.near((92, 0, 0), 4), np.array([31, 50, 60]) * size, 2.2)
+    tip = superellipsoid(patient.near((92, 0, 0), 4), np.array([31, 50, 52]) * size, 2.2)
     underside = superellipsoid((6, -14, -26), (66, 62, 60)).blended(superellipsoid((52, 40, -44), (50, 50, 42)), 20)
     kidney = superellipsoid((56, patient.habitus.spine_y - 10, -14), (32, 42, 60))
     fissure = superellipsoid((4, 62, 32), (4.5, 13, 20))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from anamorph.data.phantoms.anatomy import Anatomy
-from anamorph.data.phantoms.shapes import Distance, Solid, Vector, superellipsoid
+from anamorph.data.phantoms.shapes import Distance, Number, Solid, Vector, superellipsoid
 from anamorph.data.phantoms.texture import smooth_noise
 
 EXTENT_MM = (440.0, 340.0, 320.0)
@@ -107,11 +107,11 @@ class Habitus:
         y = self.spine_y + 9 * np.exp(-(((p[2] + 62) / 75) ** 2))
         return np.stack([np.zeros_like(y), y, np.zeros_like(y)])
 
-    def spine_at(self, z: float) -> np.ndarray:
+    def spine_at(self, z: Number) -> np.ndarray:
         """The middle of the vertebral column at height z."""
         return np.array([0.0, 0.0, z]) + self.spine_shift(np.array([[0.0], [0.0], [z]]))[:, 0]
 
-    def before_spine(self, x: float, gap: float, z: float, radius: float) -> tuple[float, float, float, float]:
+    def before_spine(self, x: Number, gap: Number, z: Number, radius: Number) -> tuple[Number, float, Number, Number]:
         """A node of a vessel ``gap`` mm in front of the vertebral bodies."""
         return (x, float(self.spine_at(z)[1]) + 17 + gap, z, radius)
 
@@ -125,26 +125,26 @@ class Patient:
         self.cavity = self.habitus.cavity().grown(-1.5)
         self.abdomen = self.cavity & self.habitus.below_diaphragm().grown(-2.5)
 
-    def about(self, value: float, fraction: float = 0.08) -> float:
+    def about(self, value: Number, fraction: float = 0.08) -> float:
         """A value within a fraction of the usual one."""
         return value * self.rng.uniform(1 - fraction, 1 + fraction)
 
-    def near(self, point: Vector, mm: float = 4.0) -> np.ndarray:
+    def near(self, point: Vector, mm: Number = 4.0) -> np.ndarray:
         """A point within ``mm`` of the usual one along each axis."""
         return np.asarray(point, float) + self.rng.uniform(-mm, mm, 3)
 
-    def course(self, nodes: Sequence[Vector], mm: float = 3.0) -> np.ndarray:
+    def course(self, nodes: Sequence[Vector], mm: Number = 3.0) -> np.ndarray:
         """A tube's nodes (x, y, z, radius), each astray by up to ``mm``, all thicker or thinner by up to 8 %."""
         course = np.array(nodes, float)
         course[:, :3] += self.rng.uniform(-mm, mm, (len(course), 3))
         course[:, 3] *= self.rng.uniform(0.92, 1.08)
         return course
 
-    def noise(self, correlation_mm: float) -> Distance:
+    def noise(self, correlation_mm: Number) -> Distance:
         """A smooth random function over the whole trunk."""
         return smooth_noise(self.rng, EXTENT_MM, correlation_mm)
 
-    def paint(self, anatomy: Anatomy, organ: Solid, tissue: str, label: int, fat_mm: float = 2.0) -> None:
+    def paint(self, anatomy: Anatomy, organ: Solid, tissue: str, label: int, fat_mm: Number = 2.0) -> None:
         """An organ with the layer of fat that parts it from its neighbours."""
         anatomy.paint(organ.grown(fat_mm) & self.abdomen, "fat", 0)
         anatomy.paint(organ, tissue, label)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from anamorph.data.phantoms.shapes import Distance, Solid, Vector, boxes, meeting
+from anamorph.data.phantoms.shapes import Distance, Number, Solid, Vector, boxes, meeting
 
-BRICK_MM = 42.0
+BRICK_VOXELS = 20
 """Small enough that most solids are far from most bricks, large enough that numpy has something to do in each."""
 
 
@@ -43,7 +43,7 @@ class Anatomy:
         self.landmarks[name] = np.asarray(point, float)
 
     def render(
-        self, points: np.ndarray, tissues: Mapping[str, tuple[float, ...]], background: str, edge_mm: float
+        self, points: np.ndarray, tissues: Mapping[str, tuple[Number, ...]], background: str, edge_mm: float
     ) -> tuple[np.ndarray, np.ndarray]:
         """Tissue properties and labels at world points.
 
@@ -59,7 +59,7 @@ class Anatomy:
         properties = np.empty((len(tissues[background]), points.shape[1]), np.float32)
         labels = np.empty(points.shape[1], np.int32)
         lower, upper = boxes([layer.solid for layer in self.layers])
-        for where in bricks(points, BRICK_MM):
+        for where in bricks(points, BRICK_VOXELS * edge_mm):
             moved = (points[:, where] + self.unevenness(points[:, where])).astype(np.float32)
             layers = [self.layers[k] for k in meeting(lower, upper, moved, edge_mm)]
             properties[:, where], labels[where] = painted(layers, moved, tissues, background, edge_mm)
@@ -86,7 +86,7 @@ def bricks(points: np.ndarray, width_mm: float) -> list[np.ndarray]:
 def painted(
     layers: Sequence[Layer],
     points: np.ndarray,
-    tissues: Mapping[str, tuple[float, ...]],
+    tissues: Mapping[str, tuple[Number, ...]],
     background: str,
     edge_mm: float,
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -54,7 +54,7 @@ def enclosing_lattice(grid: Grid, margin_mm: float, spacing_mm: float) -> Grid:
     shape = np.ceil((upper - lower) / spacing_mm).astype(int) + 1
     affine = np.diag([*[spacing_mm] * grid.ndim, 1.0])
     affine[:-1, -1] = lower
-    return Grid(tuple(shape), affine)
+    return Grid(tuple(shape.tolist()), affine)
 
 
 def fading(lattice: Grid, width_mm: float) -> np.ndarray:

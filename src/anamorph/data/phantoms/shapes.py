@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import numpy as np
 from scipy.interpolate import CubicSpline, PchipInterpolator
 
 Distance = Callable[[np.ndarray], np.ndarray]
-Vector = Sequence[int | float] | np.ndarray
+Number = int | float
+Vector = Sequence[Number] | np.ndarray
 
 REACH_MM = 12.0
 """Beyond this, the distance to a union is only known to be larger."""
@@ -46,15 +48,15 @@ class Solid:
     def __sub__(self, other: Solid) -> Solid:
         return Solid(lambda p: np.maximum(self.distance(p), -other.distance(p)), self.lower, self.upper)
 
-    def grown(self, mm: float) -> Solid:
+    def grown(self, mm: Number) -> Solid:
         """The surface moved outwards by ``mm`` (inwards if negative)."""
         return Solid(lambda p: self.distance(p) - mm, self.lower - mm, self.upper + mm)
 
-    def shell(self, mm: float) -> Solid:
+    def shell(self, mm: Number) -> Solid:
         """A sheet of thickness ``mm`` about the surface."""
         return Solid(lambda p: np.abs(self.distance(p)) - mm / 2, self.lower - mm / 2, self.upper + mm / 2)
 
-    def blended(self, other: Solid, radius_mm: float) -> Solid:
+    def blended(self, other: Solid, radius_mm: Number) -> Solid:
         """The union with its crease filled by a fillet of about ``radius_mm``."""
         lower, upper = np.minimum(self.lower, other.lower), np.maximum(self.upper, other.upper)
 
@@ -63,11 +65,11 @@ class Solid:
 
         return Solid(distance, lower - radius_mm / 4, upper + radius_mm / 4)
 
-    def rounded_cut(self, other: Solid, radius_mm: float) -> Solid:
+    def rounded_cut(self, other: Solid, radius_mm: Number) -> Solid:
         """The difference with a rounded edge."""
         return Solid(lambda p: -smooth_minimum(-self.distance(p), other.distance(p), radius_mm), self.lower, self.upper)
 
-    def roughened(self, noise: Distance, mm: float) -> Solid:
+    def roughened(self, noise: Distance, mm: Number) -> Solid:
         """The surface moved by ``mm`` times a noise of unit variance."""
         return Solid(lambda p: self.distance(p) + mm * noise(p), self.lower - 3 * mm, self.upper + 3 * mm)
 
@@ -75,7 +77,7 @@ class Solid:
         """Moved by ``shift(p)``, 3 N mm, which varies slowly."""
         return Solid(lambda p: self.distance(p - shift(p)), self.lower - BEND_MM, self.upper + BEND_MM)
 
-    def repeated(self, period_mm: float, offset_mm: float) -> Solid:
+    def repeated(self, period_mm: Number, offset_mm: Number) -> Solid:
         """Copies along z, one every ``period_mm``, the first at ``offset_mm``."""
 
         def distance(p: np.ndarray) -> np.ndarray:
@@ -91,13 +93,13 @@ class Solid:
         return Solid(lambda p: self.distance(back @ (p - middle)), corners.min(axis=0), corners.max(axis=0))
 
 
-def smooth_minimum(a: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:
+def smooth_minimum(a: np.ndarray, b: np.ndarray, radius: Number) -> np.ndarray:
     """The minimum with its kink rounded where the two differ by less than ``radius``."""
     overlap = np.maximum(radius - np.abs(a - b), 0) / radius
     return np.minimum(a, b) - overlap**2 * np.float32(radius / 4)
 
 
-def superellipsoid(centre: Vector, radii: Vector, exponent: float = 2.0) -> Solid:
+def superellipsoid(centre: Vector, radii: Vector, exponent: Number = 2.0) -> Solid:
     """Points whose scaled coordinates have a p-norm under one; an infinite radius makes a prism along that axis."""
     middle, size = np.asarray(centre, np.float32), np.asarray(radii, np.float32)
     finite = np.flatnonzero(np.isfinite(size))
@@ -111,7 +113,7 @@ def superellipsoid(centre: Vector, radii: Vector, exponent: float = 2.0) -> Soli
     return Solid(distance, middle - size, middle + size)
 
 
-def power(x: np.ndarray, exponent: float) -> np.ndarray:
+def power(x: np.ndarray, exponent: Number) -> np.ndarray:
     """``x ** exponent``, faster where the exponent is 1, 2 or a half."""
     if exponent == 1:
         return x
@@ -128,7 +130,7 @@ def half_space(normal: Vector, point: Vector) -> Solid:
 
 
 def tube(
-    path: Sequence[Vector] | np.ndarray, *, step_mm: float = 6.0, folds: tuple[float, float] | None = None
+    path: Sequence[Vector] | np.ndarray, *, step_mm: Number = 6.0, folds: tuple[float, float] | None = None
 ) -> Solid:
     """A tube of changing radius along a smooth curve.
 
@@ -146,7 +148,7 @@ def tube(
     return union([capsule(*ends[k], *ends[k + 1]) for k in range(len(ends) - 1)])
 
 
-def sampled_curve(path: np.ndarray, step_mm: float) -> tuple[np.ndarray, np.ndarray]:
+def sampled_curve(path: np.ndarray, step_mm: Number) -> tuple[np.ndarray, np.ndarray]:
     """Points (M x 3) and radii (M) along the cubic spline through ``path`` (nodes of x, y, z, radius)."""
     along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path[:, :3], axis=0), axis=1))])
     where = np.linspace(0, along[-1], max(2, round(along[-1] / step_mm) + 1))
@@ -159,15 +161,19 @@ def sampled_curve(path: np.ndarray, step_mm: float) -> tuple[np.ndarray, np.ndar
 
 def capsule(a: np.ndarray, radius_a: np.float32, b: np.ndarray, radius_b: np.float32) -> Solid:
     """A straight piece of tube with round ends."""
+    lower, upper = np.minimum(a - radius_a, b - radius_b), np.maximum(a + radius_a, b + radius_b)
+    return Solid(partial(distance_to_capsule, a, radius_a, b, radius_b), lower, upper)
+
+
+def distance_to_capsule(
+    a: np.ndarray, radius_a: np.float32, b: np.ndarray, radius_b: np.float32, p: np.ndarray
+) -> np.ndarray:
+    """From points (3 N) to the surface round the segment from a to b."""
     edge = b - a
-
-    def distance(p: np.ndarray) -> np.ndarray:
-        x, y, z = p[0] - a[0], p[1] - a[1], p[2] - a[2]
-        t = np.clip((x * edge[0] + y * edge[1] + z * edge[2]) / (edge @ edge), 0, 1)
-        away = np.sqrt((x - t * edge[0]) ** 2 + (y - t * edge[1]) ** 2 + (z - t * edge[2]) ** 2)
-        return away - (radius_a + t * (radius_b - radius_a))
-
-    return Solid(distance, np.minimum(a - radius_a, b - radius_b), np.maximum(a + radius_a, b + radius_b))
+    x, y, z = p[0] - a[0], p[1] - a[1], p[2] - a[2]
+    t = np.clip((x * edge[0] + y * edge[1] + z * edge[2]) / (edge @ edge), 0, 1)
+    away = np.sqrt((x - t * edge[0]) ** 2 + (y - t * edge[1]) ** 2 + (z - t * edge[2]) ** 2)
+    return away - (radius_a + t * (radius_b - radius_a))
 
 
 def union(solids: Sequence[Solid]) -> Solid:

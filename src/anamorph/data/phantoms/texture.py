@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from anamorph.data.phantoms.shapes import Distance
+from anamorph.data.phantoms.shapes import Distance, Number
 
 
-def smooth_noise(rng: np.random.Generator, extent_mm: Sequence[float], correlation_mm: float) -> Distance:
+def smooth_noise(rng: np.random.Generator, extent_mm: Sequence[float], correlation_mm: Number) -> Distance:
     """A random function of points (3 N, mm) with zero mean, unit variance and a correlation length.
 
     It is a smoothed random lattice, linearly interpolated and repeated outside ``extent_mm`` (full width about the

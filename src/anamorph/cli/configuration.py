@@ -1,0 +1,137 @@
+"""Settings from a YAML file, and one line for what does not fit."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anamorph.errors import ConfigurationError, InputError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+MOST_BYTES = 1 << 20
+Location = tuple[str, ...]
+
+
+def read_configuration(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file: plain values, no key twice, no aliases.
+
+    Raises:
+        InputError: E-IO-001, it cannot be read.
+        ConfigurationError: E-CFG-009, anything else than a plain mapping.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.MarkedYAMLError(problem="an alias", problem_mark=self.peek_event().start_mark)
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            mapping = super().construct_mapping(node, deep)
+            seen = set()
+            for key_node, _ in node.value:
+                key = self.construct_object(key_node, deep=True)
+                if not isinstance(key, str) or key in seen:
+                    problem = f"the key {key!r} twice" if isinstance(key, str) else "a key that is no text"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
+                seen.add(key)
+            return mapping
+
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        reason = (error.strerror or "it cannot be read").lower()
+        raise InputError("E-IO-001", reason, file=path, expected="a configuration file") from error
+    if len(content) > MOST_BYTES:
+        raise _refused(path, f"more than {MOST_BYTES} bytes")
+    try:
+        found = Loader(content).get_single_data()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f"line {mark.line + 1}: " if mark is not None else ""
+        raise _refused(path, f"{line}{error.problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise _refused(path, f"no YAML ({type(error).__name__})") from None
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise _refused(path, f"a {type(found).__name__}")
+    return found
+
+
+def _refused(path: Path, found: str) -> ConfigurationError:
+    return ConfigurationError("E-CFG-009", found, file=path, expected="plain YAML, each key once")
+
+
+def refusal(
+    error: ValidationError,
+    names: Mapping[Location, str],
+    by_flag: Collection[Location],
+    file: Path | None,
+    usage: str,
+) -> ConfigurationError:
+    """The first thing that a model has against its values, as one line.
+
+    Args:
+        error: what pydantic says.
+        names: of every flag, by its field's place in the model.
+        by_flag: the places whose values came from flags.
+        file: the configuration file, which the other values came from.
+        usage: the shortest command line that would do.
+    """
+    problems = error.errors(include_url=False)
+    problem = problems[0]
+    place = tuple(part for part in problem["loc"] if isinstance(part, str))
+    field = next((place[:length] for length in range(len(place), 0, -1) if place[:length] in names), place)
+    if problem["type"] == "missing":
+        return ConfigurationError("E-CFG-010", f"no {names.get(field, '.'.join(field))}", expected=usage)
+    conflict = problem["type"] == "value_error" and isinstance(problem["input"], dict)
+    flagged = field in by_flag or (conflict and any(given[: len(field)] == field for given in by_flag))
+    key = names.get(field, ".".join(field)) if flagged or file is None else ".".join(field)
+    others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    expected, do = _advice(problem, place, names)
+    if problem["type"] == "extra_forbidden":
+        found = "unknown key"
+    elif conflict:
+        found, expected = f"values that do not fit each other: {expected}", ""
+    else:
+        found = f"found {_short(problem['input'])}"
+    file = None if flagged else file
+    return ConfigurationError("E-CFG-010", f"{key}: {found}{others}", file=file, expected=expected, do=do)
+
+
+def _advice(problem: ErrorDetails, place: Location, names: Mapping[Location, str]) -> tuple[str, str]:
+    """What was expected, and what to do."""
+    context = problem.get("ctx", {})
+    if problem["type"] == "extra_forbidden":
+        near = _nearest(place, names)
+        return "", f"did you mean {near}?" if near else ""
+    if problem["type"] == "literal_error":
+        choices = [choice.strip("'") for choice in context["expected"].replace(" or ", ", ").split(", ")]
+        near = get_close_matches(str(problem["input"]), choices, n=1)
+        return context["expected"].replace("'", ""), f"did you mean {near[0]}?" if near else ""
+    if problem["type"] == "value_error":
+        return str(context["error"]), ""
+    message = problem["msg"].removeprefix("Input should be ")
+    return message[:1].lower() + message[1:].partition(",")[0], ""
+
+
+def _nearest(place: Location, names: Mapping[Location, str]) -> str:
+    """The known key that an unknown one is most like: by its last word, so that a wrong level is found as well."""
+    words = {path[-1]: path for path in names}
+    near = get_close_matches(place[-1].replace("-", "_"), words, n=1)
+    return ".".join(words[near[0]]) if near else ""
+
+
+def _short(value: Any) -> str:
+    """A value to show, however long or deep it is."""
+    text = reprlib.repr(value)
+    return text[1:-1] if isinstance(value, str) and value.strip() else text

@@ -1,0 +1,100 @@
+"""The command ``anamorph``: finds the verb, runs it, and turns whatever happens into an exit code and one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+from anamorph import __version__
+from anamorph.cli.failures import INTERRUPTED, TERMINATED, Terminated, as_refusal, signals_raise
+from anamorph.errors import ConfigurationError
+
+VERBS = {
+    "register": "Align two images; write the warped one, the map and a report.",
+    "warp": "Carry images, labels, masks or landmarks through transforms.",
+    "convert": "Write transforms in another format, joined or inverted on request.",
+    "check": "Tell what files hold, and what would be refused and why.",
+    "demo": "Make a CT-MR pair with known truth, register it, score the result.",
+    "doctor": "Tell what this machine offers, and what is missing.",
+}
+LIST = "\n".join(f"  {verb:<10}{purpose}" for verb, purpose in VERBS.items())
+HELP = f"""usage: anamorph [-h] [--version] VERB ...
+
+Align medical images across modalities.
+
+{LIST}
+
+anamorph VERB --help tells a verb's flags.
+
+Example: anamorph register ct.nii.gz mr.nii.gz --out result
+
+Exit codes: 0 done, 2 usage or settings, 3 input refused, 4 memory, disk or
+device, 5 numerical or quality failure, 6 suspicious file, 1 our own fault."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line, by default the program's own; returns the exit code and never raises."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP)
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"anamorph {__version__}")
+        return 0
+    debug = "--debug" in arguments
+    try:
+        with signals_raise():
+            return _run(arguments[0], arguments[1:])
+    except SystemExit as stop:  # after --help
+        return int(stop.code or 0)
+    except (KeyboardInterrupt, Terminated) as error:
+        _complain("interrupted: the results are not complete")
+        return INTERRUPTED if isinstance(error, KeyboardInterrupt) else TERMINATED
+    except BrokenPipeError:  # whoever read our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except BaseException as error:
+        return _fail(error, debug)
+
+
+def _run(verb: str, arguments: Sequence[str]) -> int:
+    if verb not in VERBS:
+        near = get_close_matches(verb, VERBS, n=1)
+        do = f"did you mean {near[0]}?" if near else "see anamorph --help"
+        raise ConfigurationError("E-CFG-010", f"{verb!r} is no verb", expected=", ".join(VERBS), do=do)
+    from anamorph.cli.arguments import parse
+
+    module = import_module(f"anamorph.cli.{verb}")
+    given = parse(module.FORM, arguments, f"anamorph {verb}", VERBS[verb])
+    from anamorph.cli.screen import Screen
+
+    screen = Screen(given.quiet)
+    with screen.showing_warnings():
+        return module.run(given.request, screen)
+
+
+def _fail(error: BaseException, debug: bool) -> int:
+    refusal = as_refusal(error)
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    if refusal is not None:
+        _complain(str(refusal))
+        return refusal.exit_code
+    more = "" if debug else "; the same command with --debug tells where"
+    _complain(f"anamorph failed by a fault of its own ({type(error).__name__}): please report it{more}")
+    return 1
+
+
+def _complain(line: str) -> None:
+    from anamorph.cli.screen import Screen
+
+    Screen().error(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
