@@ -143,7 +143,8 @@ def _split(
         about = tyro.conf.arg(help=CONFIG, metavar="FILE", help_behavior_hint="")
         groups["terminal"]["config"] = Annotated[str, about]
     ungrouped = groups.pop("", {})
-    schema = {**ungrouped, **{title: _typed(title, members) for title, members in groups.items()}}
+    about = tyro.conf.arg(help="")  # said here, or tyro looks for it in sources, which takes longer than all the rest
+    schema = {**ungrouped, **{title: Annotated[_typed(title, them), about] for title, them in groups.items()}}
     example = f"\n\nExample: {form.example}" if form.example else ""
     complaints = io.StringIO()
     try:

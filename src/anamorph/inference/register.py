@@ -106,6 +106,9 @@ def register(
         warn("W-VAL-004", "an image without contrast; the result is the transform that it began with")
         return Registration(fixed, moving, start, _as_affine(start), start, settings)
     _question(found.linear)
+    if found.kept != settings.transform:
+        left = "the images stay where they were" if found.kept == "start" else f"the {found.kept} result stands"
+        warn("W-REG-016", f"the {settings.transform} stage gained less than {settings.least_gain:.0%}; {left}")
     return Registration(fixed, moving, found.transform, found.linear, start, settings, found, found.seconds)
 
 

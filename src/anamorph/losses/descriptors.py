@@ -43,6 +43,7 @@ from torch import Tensor
 from anamorph.losses.descriptor_distance import Description, descriptor_distance
 from anamorph.losses.masks import Loss
 from anamorph.losses.self_similarity import (
+    VARIANCE_FLOOR,
     DescriptorBatch,
     SelfSimilarity,
     extended,
@@ -54,26 +55,33 @@ from anamorph.losses.self_similarity import (
 from anamorph.types import ImageBatch, MaskBatch
 
 
-def mind(image: ImageBatch, *, distance: int = 2, patch_size: int = 5) -> DescriptorBatch:
+def mind(
+    image: ImageBatch, *, distance: int = 2, patch_size: int = 5, variance_floor: float = VARIANCE_FLOOR
+) -> DescriptorBatch:
     """Modality independent neighbourhood descriptor: 6 channels in 3-D, 4 in 2-D, in (0, 1].
 
     Args:
         image: intensities, B C *spatial.
         distance: L, from the centre to its neighbours, in voxels.
         patch_size: R1, side of a patch in voxels, odd.
+        variance_floor: least V as a fraction of its mean: raise it where noise in flat regions must not count.
 
     Returns:
         B (C * channels) *spatial.
     """
-    return describe(image, SelfSimilarity(spokes(image.ndim - 2), distance, patch_size))
+    edges = spokes(image.ndim - 2)
+    return describe(image, SelfSimilarity(edges, distance, patch_size, variance_floor=variance_floor))
 
 
-def mind_ssc(image: ImageBatch, *, distance: int = 2, patch_size: int = 5) -> DescriptorBatch:
+def mind_ssc(
+    image: ImageBatch, *, distance: int = 2, patch_size: int = 5, variance_floor: float = VARIANCE_FLOOR
+) -> DescriptorBatch:
     """MIND with self-similarity context: 12 channels in 3-D, 4 in 2-D, in (0, 1]; the largest at each voxel is 1.
 
     Arguments and result as in ``mind``.
     """
-    return describe(image, SelfSimilarity(rim(image.ndim - 2), distance, patch_size, from_least=True))
+    edges = rim(image.ndim - 2)
+    return describe(image, SelfSimilarity(edges, distance, patch_size, from_least=True, variance_floor=variance_floor))
 
 
 def self_similarity_context(image: ImageBatch, *, distance: int = 2, patch_size: int = 5) -> DescriptorBatch:

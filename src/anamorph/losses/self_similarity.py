@@ -65,12 +65,14 @@ class SelfSimilarity:
         distance: L in voxels.
         patch_size: R1 in voxels, odd.
         from_least: subtract the smallest D of each voxel first.
+        variance_floor: least V as a fraction of its mean over the image.
     """
 
     edges: Edges
     distance: int
     patch_size: int
     from_least: bool = False
+    variance_floor: float = VARIANCE_FLOOR
 
     def __post_init__(self) -> None:
         check_odd(self.patch_size, "patch_size")
@@ -130,7 +132,7 @@ class SelfSimilarity:
         variance = differences.mean(1, keepdim=True)
         middle = cropped(variance, (variance.shape[2] - weight.shape[2]) // 2)
         mean = (middle * weight).sum(tuple(range(1, middle.ndim)), keepdim=True)
-        floor = (VARIANCE_FLOOR * mean).clamp_min(TINY)
+        floor = (self.variance_floor * mean).clamp_min(TINY)
         return differences, torch.maximum(variance, floor), variance < floor, least
 
     def _differences(self, padded: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
-"""One pair, from start to diffeomorphism: initialise > rigid > (similarity >) affine > velocity."""
+"""One pair, from start to diffeomorphism: initialise > rigid > (similarity >) affine > velocity.
+
+A stage's result is kept only where it lowers an independent loss by ``least_gain``: noise always offers something to fit,
+and a pair that is aligned already is better left alone.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ from anamorph.pairwise.preparation import Scene, cropped_to_content, prepare, pu
 from anamorph.pairwise.settings import PairwiseSettings
 from anamorph.pairwise.velocity import SplineVelocity, Step, estimate_velocity
 from anamorph.spatial.grid import Grid
-from anamorph.spatial.transform import Affine, Chain, Transform, Velocity
+from anamorph.spatial.transform import Affine, Chain, Transform, Velocity, resample
 from anamorph.types import AffineKind
 
 LINEAR_VOXELS = (60_000, 250_000)
@@ -47,6 +51,7 @@ class PairwiseResult:
         transform: fixed world -> moving world, with an inverse.
         linear: its linear part, applied last.
         start: where the search began.
+        kept: the most general stage whose result was kept: "start", "rigid", ... or "deformable".
         steps: every step of the deformable stage.
         seconds: time spent, by stage.
         working_grid: where the deformable stage compared.
@@ -55,6 +60,7 @@ class PairwiseResult:
     transform: Transform
     linear: Affine
     start: Start
+    kept: str
     steps: tuple[Step, ...]
     seconds: dict[str, float]
     working_grid: Grid
@@ -122,10 +128,16 @@ def register_pair(
             for count in counts:
                 near, far = _at_same_resolution(fixed_scene, moving_scene, count)
                 matrix, _ = refine_linear(near, far, matrix, kind, compare)
-    linear = Affine(matrix)
     working = fixed_scene.with_voxels(settings.working_voxels)
+    judge = partial(_independent_loss, working, moving_scene)
+    placed = Affine.identity(fixed.grid.ndim) if initial is None else initial
+    linear, kept = Affine(matrix), settings.transform
+    with clock.stage("judge linear", progress):
+        loss_placed, loss_linear = judge(placed), judge(linear)
+        if not _gains(loss_placed, loss_linear, settings.least_gain):
+            linear, loss_linear, kept = placed, loss_placed, "start"
     if settings.transform != "deformable":
-        return PairwiseResult(linear, linear, start, (), clock.seconds, working.grid)
+        return PairwiseResult(linear, linear, start, kept, (), clock.seconds, working.grid)
     steps: list[Step] = []
 
     def on_step(step: Step) -> None:
@@ -135,13 +147,15 @@ def register_pair(
             progress("deformable", done / sum(settings.iterations))
 
     with clock.stage("deformable", progress):
-        warped = pulled(moving_scene, working.grid, matrix)
+        warped = pulled(moving_scene, working.grid, linear.matrix)
         spline = estimate_velocity(working, warped, fixed.grid, settings, on_step)
-    with clock.stage("integrate", progress):
+    with clock.stage("judge deformable", progress):
         velocity = _in_world(spline, fixed.grid.resized(shape_with_voxels(fixed.grid, settings.working_voxels)), settings)
         transform = Chain((velocity, linear))
-        velocity.field  # noqa: B018  (integrated here, where its time is counted, and kept)
-    return PairwiseResult(transform, linear, start, tuple(steps), clock.seconds, working.grid)
+        if not _gains(loss_linear, judge(transform), settings.least_gain):
+            kept = "start" if kept == "start" else kinds[-1]
+            return PairwiseResult(linear, linear, start, kept, tuple(steps), clock.seconds, working.grid)
+    return PairwiseResult(transform, linear, start, "deformable", tuple(steps), clock.seconds, working.grid)
 
 
 def _linear_comparison(settings: PairwiseSettings) -> Compare:
@@ -149,6 +163,21 @@ def _linear_comparison(settings: PairwiseSettings) -> Compare:
     if settings.linear_similarity in ("mi", "nmi"):
         return partial(compare, bins=settings.bins, fixed_limits=(0.0, 1.0), moving_limits=(0.0, 1.0))
     return compare
+
+
+def _independent_loss(fixed: Scene, moving: Scene, transform: Transform) -> float:
+    """NMI at the working resolution: neither what the deformable stage minimised nor at the linear stages' resolution."""
+    images = torch.cat([moving.image[0], torch.ones_like(moving.image[0]) if moving.mask is None else moving.mask[0]])
+    warped, seen = resample(images.cpu(), moving.grid, fixed.grid, transform).to(fixed.image)[:, None, None]
+    limits = (0.0, 1.0)
+    loss = losses.normalized_mutual_information(
+        fixed.image, warped, fixed.mask, seen, fixed_limits=limits, moving_limits=limits
+    )
+    return float(loss)
+
+
+def _gains(before: float, after: float, least: float) -> bool:
+    return least == 0 or after < before * (1 - least)
 
 
 def _at_same_resolution(fixed: Scene, moving: Scene, voxels: int) -> tuple[Scene, Scene]:

@@ -32,7 +32,7 @@ class PairwiseSettings(BaseModel):
     linear_similarity: Similarity = "nmi"
     """What the search, rigid and affine stages compare."""
 
-    smoothness: Annotated[float, Field(ge=0)] = 0.1
+    smoothness: Annotated[float, Field(ge=0)] = 0.2
     """Weight of the bending energy of the velocity against the similarity."""
 
     levels: tuple[Annotated[int, Field(ge=1, le=16)], ...] = (4, 2)
@@ -55,6 +55,13 @@ class PairwiseSettings(BaseModel):
 
     distance: Annotated[int, Field(ge=1, le=8)] = 1
     """Distance between a descriptor's patches, in voxels of the working grid."""
+
+    variance_floor: Annotated[float, Field(ge=0, le=10)] = 0.3
+    """Least local variance of mind and mind_ssc, as a share of its mean: below it, texture counts as noise."""
+
+    least_gain: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share by which the linear, and then the deformable, result must lower an independent NMI loss to be kept. An
+    aligned pair so stays aligned. 0 keeps every result."""
 
     bins: Annotated[int, Field(ge=8, le=256)] = 32
     """Histogram bins of the information measures."""

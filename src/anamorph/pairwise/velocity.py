@@ -34,9 +34,6 @@ from anamorph.spatial.grid import Grid
 DESCRIPTORS = {"mind": losses.mind, "mind_ssc": losses.mind_ssc}
 """Compared channel by channel after warping; every other similarity sees the warped image."""
 
-VARIANCE_FLOOR = 0.1
-"""Local variance, as a share of its mean, below which texture counts as noise."""
-
 
 @dataclass(frozen=True, eq=False)
 class SplineVelocity:
@@ -155,7 +152,7 @@ class _Content:
         self.compare = None
         if settings.similarity in DESCRIPTORS:
             describe = DESCRIPTORS[settings.similarity]
-            options = {"distance": settings.distance, "patch_size": settings.patch_size}
+            options = {"distance": settings.distance, "patch_size": settings.patch_size, "variance_floor": settings.variance_floor}
             self.images = describe(fixed.image, **options), describe(moving.image, **options)
         else:
             self.images = fixed.image, moving.image
