@@ -1,6 +1,6 @@
 """Memory and time of the macMIND similarity, forward and backward, on a pair as large as the macJNet paper's.
 
-    python benchmarks/memory_macmind.py --out benchmarks/results/macmind_memory.json
+    python -m benchmarks.memory_macmind --out benchmarks/results/macmind_memory.json
 
 Each number comes from a child process of its own: a small pair warms the libraries up, the inputs are made, the
 kernel's record of the peak is cleared, and the peak after one forward and backward pass is compared with the memory
@@ -13,25 +13,15 @@ import argparse
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.provenance import MIB, ROOT, commit, hardware, now, resident, versions
+
 SHAPE = (128, 128, 96)
-MIB = 2**20
-
-
-def resident(field: str) -> int:
-    """Bytes of this process by /proc/self/status: ``VmRSS`` now, ``VmHWM`` at most."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
 
 
 def measure(shape: list[int], threads: int) -> dict[str, float]:
@@ -65,36 +55,14 @@ def measure(shape: list[int], threads: int) -> dict[str, float]:
     }
 
 
-def hardware() -> dict[str, str | int | None]:
-    model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return {
-        "cpu": model[0].split(":", 1)[1].strip() if model else platform.processor(),
-        "cores": os.cpu_count(),
-        "memory_mib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MIB,
-    }
-
-
-def commit() -> str:
-    """Hash of the checkout, with ``-dirty`` where files differ from it."""
-    folder = Path(__file__).parent
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return described.stdout.strip() or "unknown"
-
-
 def run(shape: list[int], threads: int, repeats: int) -> dict[str, object]:
     """The whole record: one child a repeat."""
-    child = [sys.executable, __file__, "--child", "--threads", str(threads), "--shape", *map(str, shape)]
+    child = [sys.executable, "-m", "benchmarks.memory_macmind", "--child", "--threads", str(threads), "--shape", *map(str, shape)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     runs = []
     for _ in range(repeats):
-        out = subprocess.run(child, env=environment, capture_output=True, text=True, check=True).stdout
-        runs.append(json.loads(out))
+        done = subprocess.run(child, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+        runs.append(json.loads(done.stdout))
     seconds = [run["forward_backward_seconds"] for run in runs]
     from anamorph.losses.macmind import BINS
 
@@ -102,12 +70,9 @@ def run(shape: list[int], threads: int, repeats: int) -> dict[str, object]:
     return {
         "what": "macmind_similarity, forward and backward, float32, gradient in the moving image",
         "commit": commit(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": now(),
         "hardware": hardware(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("anamorph", "torch", "numpy")},
-        },
+        "versions": versions(("anamorph", "torch", "numpy")),
         "settings": {
             "shape": shape,
             "channels": channels,

@@ -37,7 +37,8 @@ def anamorph(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     def run(*arguments: object) -> Ended:
         capsys.readouterr()
         code = main([str(argument) for argument in arguments])
-        return Ended(code, *capsys.readouterr())
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, captured.err)
 
     return run
 

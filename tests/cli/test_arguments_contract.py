@@ -21,7 +21,7 @@ FORMS = {verb: import_module(f"anamorph.cli.{verb}").FORM for verb in VERBS}
 
 
 def registration(*arguments: object) -> RegistrationRequest:
-    return parse(register.FORM, [str(word) for word in arguments], "anamorph register", "").request
+    return parse(register.FORM, [str(word) for word in arguments], "anamorph register", "")[0]
 
 
 def refused(*arguments: object) -> str:
@@ -45,14 +45,14 @@ def configuration(tmp_path: Path) -> Callable[[Any], Path]:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_flag_of_a_verb_is_explained(verb: str) -> None:
-    assert {name: flag.info.description for name, flag in flags_of(FORMS[verb].model).items() if not flag.info.description} == {}
+    assert [name for name, flag in flags_of(FORMS[verb]).items() if not flag.info.description] == []
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_form_names_fields_that_exist(verb: str) -> None:
     form = FORMS[verb]
     named = {*form.positional, *form.metavars, *(name for members in form.groups.values() for name in members)}
-    assert named <= set(flags_of(form.model))
+    assert named <= set(flags_of(form))
 
 
 def test_two_fields_of_one_name_are_a_mistake_of_ours() -> None:
@@ -64,7 +64,7 @@ def test_two_fields_of_one_name_are_a_mistake_of_ours() -> None:
         inner: Inner = Inner()
 
     with pytest.raises(TypeError, match="out"):
-        flags_of(Outer)
+        flags_of(Form(Outer))
 
 
 def test_defaults_are_those_of_the_model() -> None:
@@ -73,10 +73,10 @@ def test_defaults_are_those_of_the_model() -> None:
 
 
 def test_flags_win_over_the_file_and_the_file_over_defaults(configuration: Callable[[Any], Path]) -> None:
-    file = configuration(
-        {"out": "from-file", "strict": True, "threads": 3, "settings": {"similarity": "mi", "levels": [4, 2, 1]}}
-    )
-    found = registration("a", "b", "--config", file, "--no-strict", "--iterations", "9", "8", "7", "--similarity", "lncc")
+    settings = {"similarity": "mi", "levels": [4, 2, 1]}
+    file = configuration({"out": "from-file", "strict": True, "threads": 3, "settings": settings})
+    flags = ["--no-strict", "--iterations", "9", "8", "7", "--similarity", "lncc"]
+    found = registration("a", "b", "--config", file, *flags)
     assert (found.out, found.strict, found.threads) == (Path("from-file"), False, 3)
     assert found.settings.similarity == "lncc"
     assert found.settings.levels == (4, 2, 1)
@@ -104,7 +104,9 @@ def test_an_equals_sign_may_join_a_flag_and_its_value() -> None:
         ([], "no FIXED, expected anamorph register FIXED MOVING --out FOLDER"),
         (["a", "b"], "no --out, expected anamorph register FIXED MOVING --out FOLDER"),
         (["a", "b", "c", "--out", "d"], "'c' is one too many, expected FIXED MOVING"),
-        (["a", "b", "--out"], "Missing value for argument '--out'"),
+        (["a", "b", "--out"], "--out: found nothing, expected FOLDER"),
+        (["a", "b", "--out", "c", "--config", "--force"], "--config: found nothing, expected PATH"),
+        (["a", "b", "--ct_window", "3", "--out", "c"], "--ct_window: found 3, expected NUMBER NUMBER"),
         (["a", "b", "--otu", "c"], "--otu: no such flag; did you mean --out?"),
         (["a", "b", "--out", "c", "--dbug"], "--dbug: no such flag; did you mean --debug?"),
         (["a", "b", "--out", "c", "--similarty=mi"], "--similarty: no such flag; did you mean --similarity?"),
@@ -134,17 +136,23 @@ def test_m10_a_wrong_flag_is_refused_in_one_line(arguments: list[str], line: str
         ({"threads": "many"}, "threads: found many, expected a valid integer"),
         ({"settings": {"levels": [4, 99]}}, "settings.levels: found 99, expected less than"),
         ({"settings": {"smoothness": float("inf")}}, "settings.smoothness: found inf, expected a finite number"),
-        ({"device": ["x" * 10_000] * 1000}, "device: found ['xxx"),
+        ({"device": ["x" * 1000] * 100}, "device: found ['xxx"),
     ],
 )
 def test_m10_a_wrong_key_names_the_file(content: Any, line: str, configuration: Callable[[Any], Path]) -> None:
-    found = refused("a", "b", "--out", "c", "--levels", "4", "2", "--config", configuration(content))
+    found = refused("a", "b", "--out", "c", "--config", configuration(content))
     assert found.startswith(f"E-CFG-010: study.yaml: {line}")
     assert len(found) < 400
 
 
+def test_a_flag_does_not_hide_a_wrong_key_above_it(configuration: Callable[[Any], Path]) -> None:
+    found = refused("a", "b", "--out", "c", "--levels", "4", "2", "--config", configuration({"settings": 3}))
+    assert found.startswith("E-CFG-010: study.yaml: settings: found 3")
+
+
 def test_a_flag_that_replaces_a_wrong_key_is_enough(configuration: Callable[[Any], Path]) -> None:
-    assert registration("a", "b", "--out", "c", "--config", configuration({"threads": "x"}), "--threads", "2").threads == 2
+    file = configuration({"threads": "x"})
+    assert registration("a", "b", "--out", "c", "--config", file, "--threads", "2").threads == 2
 
 
 @pytest.mark.parametrize(
@@ -182,6 +190,6 @@ def test_verbs_without_a_configuration_have_no_flag_for_it() -> None:
 def test_a_switch_has_a_negative_form_only_where_a_file_can_set_it() -> None:
     assert not registration("a", "b", "--out", "c", "--no-force").force
     form: Form[Any] = FORMS["convert"]
-    assert parse(form, ["a", "--out", "b", "--force"], "anamorph convert", "").request.force
+    assert parse(form, ["a", "--out", "b", "--force"], "anamorph convert", "")[0].force
     with pytest.raises(ConfigurationError, match="--no-force: no such flag"):
         parse(form, ["a", "--out", "b", "--no-force"], "anamorph convert", "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -75,13 +77,10 @@ def test_labels_keep_their_type_and_halves_go_up() -> None:
     assert halved.tolist() == [[[7, 3]]]
 
 
-@pytest.mark.parametrize("offset", [0.0, 0.1, 1e3, -77.7])
-@pytest.mark.parametrize("spacing", [0.3, 0.9375, 1.0, 7.0])
-def test_halves_go_up_wherever_the_grid_is(offset: float, spacing: float) -> None:
-    fine = Grid(shape=(64, 2), affine=np.array([[spacing, 0, offset], [0, spacing, -offset], [0, 0, 1]]))
-    coarse = fine.resized((32, 1))
-    labels = torch.arange(128).view(1, 64, 2)
-    moved = resample(labels, fine, Grid(coarse.shape, coarse.affine), mode="nearest")
+@pytest.mark.parametrize("seed", range(8))
+def test_halves_go_up_wherever_the_grid_is(oblique_grid: Callable, seed: int) -> None:
+    fine = oblique_grid((64, 2), seed)
+    moved = resample(torch.arange(128).view(1, 64, 2), fine, fine.resized((32, 1)), mode="nearest")
     assert moved.flatten().tolist() == list(range(3, 128, 4))
 
 
@@ -166,6 +165,19 @@ def test_the_inverse_of_a_folded_field_warns_or_is_refused() -> None:
         Field(small, grid).inverse()
     with pytest.raises(NumericalError, match="E-TRF-010"):
         Field(folded, grid).inverse()
+
+
+def test_a_fold_is_not_hidden_by_what_lies_beyond_the_field() -> None:
+    grid = Grid.from_spacing((24, 24))
+    mostly_out = constant_field((0, 18), grid)  # only columns 18 to 23 are reached
+    mostly_out[0, 11:13, 1:6] = torch.tensor([6.0, -6.0]).view(2, 1)
+    with pytest.raises(NumericalError, match="E-TRF-010"):
+        Field(mostly_out, grid).inverse()
+
+
+def test_the_inverse_of_a_velocity_takes_as_many_steps() -> None:
+    grid = Grid.from_spacing((3, 3))
+    assert Velocity(constant_field((1, 0), grid), grid, steps=3).inverse().steps == 3
 
 
 @pytest.mark.parametrize("ndim", [2, 3])

@@ -8,17 +8,17 @@ the same wherever it came from. tyro splits the command line and prints the help
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Generic, Literal, TypedDict, TypeVar, get_args, get_origin
 
 import tyro
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from anamorph.cli.configuration import read_configuration, refusal
@@ -26,12 +26,18 @@ from anamorph.errors import ConfigurationError
 
 Model = TypeVar("Model", bound=BaseModel)
 
-TERMINAL = {
-    "quiet": "Print nothing but warnings and errors.",
-    "debug": "Print the traceback of an error.",
-}
-CONFIG = "YAML file with any of these settings, nested as in run.json; flags win over it."
-BOX = re.compile(r"[\s─│╭╮╰╯]+")
+
+class Terminal(BaseModel):
+    """Flags of every verb, which are no part of what it is asked to do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    quiet: bool = False
+    """Print nothing but warnings and errors."""
+    debug: bool = False
+    """Print the traceback of an error."""
+    config: Path | None = None
+    """YAML file with any of these settings, nested as in run.json; flags win over it."""
 
 
 @dataclass(frozen=True)
@@ -56,23 +62,60 @@ class Form(Generic[Model]):
 
 
 @dataclass(frozen=True)
-class Given(Generic[Model]):
-    """What a command line asks for."""
-
-    request: Model
-    quiet: bool
-    debug: bool
-
-
-@dataclass(frozen=True)
 class Flag:
-    """One field: where it stands in the model, as ``("settings", "levels")``, and what it is."""
+    """One field on the command line.
+
+    Args:
+        path: where it stands in the model, as ``("settings", "levels")``.
+        info: its type, default and description.
+        group: the title that it stands under; empty for the first.
+        metavar: what stands for its value in the help.
+        positional: whether it has no name on the command line.
+        negatable: whether a switch has a ``--no-`` form, to take back what a configuration file says.
+    """
 
     path: tuple[str, ...]
     info: FieldInfo
+    group: str
+    metavar: str
+    positional: bool
+    negatable: bool
+
+    @property
+    def shown(self) -> str:
+        """As the user writes it."""
+        return self.metavar if self.positional else f"--{self.path[-1].replace('_', '-')}"
+
+    @property
+    def fewest_words(self) -> int:
+        """How many words it needs behind it."""
+        words = get_args(_shape(self.info.annotation)) or (str,)
+        return 0 if self.is_switch else max(1, words.count(str) - words.count(Ellipsis))
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it takes no value."""
+        return _shape(self.info.annotation) is bool
+
+    @property
+    def annotation(self) -> Any:
+        """The type that tyro splits its text by, with its help."""
+        default = self.info.default
+        hint = f"(default: {_as_text(default)})"
+        if self.info.is_required():
+            hint = "(required)"
+        elif default is None or default == () or (self.is_switch and not self.negatable):
+            hint = ""
+        about = tyro.conf.arg(
+            help=self.info.description or "", help_behavior_hint=hint, metavar=self.metavar or None
+        )  # fmt: skip
+        kind = Annotated[_shape(self.info.annotation), about]
+        if self.is_switch and not self.negatable:
+            return tyro.conf.FlagCreatePairsOff[kind]
+        return tyro.conf.Positional[kind] if self.positional else kind
 
 
-def parse(form: Form[Model], arguments: Sequence[str], prog: str, purpose: str) -> Given[Model]:
+def parse(form: Form[Model], arguments: Sequence[str], prog: str, purpose: str) -> tuple[Model, Terminal]:
     """The model that a command line and its configuration file give.
 
     Args:
@@ -86,40 +129,44 @@ def parse(form: Form[Model], arguments: Sequence[str], prog: str, purpose: str) 
             file that is no plain YAML mapping.
         SystemExit: with 0, after ``--help``.
     """
-    flags = flags_of(form.model)
-    values, unknown = _split(form, flags, arguments, prog, purpose)
-    stray = next((token for token in unknown if token.startswith("-")), unknown[0] if unknown else None)
-    if stray is not None:
-        raise _unknown(stray, flags, form, prog)
-    given = {name: values.pop(name) for name in flags if name in values}
-    file = Path(values["config"]) if "config" in values else None
-    configuration = read_configuration(file) if file else {}
+    flags = flags_of(form)
+    example = f"\n\nExample: {form.example}" if form.example else ""
+    given = _split(flags, arguments, prog, purpose + example)
+    terminal = Terminal(**{name: given.pop(name) for name in Terminal.model_fields if name in given})
+    values = read_configuration(terminal.config) if terminal.config else {}
     for name, value in given.items():
-        _put(configuration, flags[name].path, value)
+        _put(values, flags[name].path, value)
     try:
-        request = form.model.model_validate(configuration)
+        return form.model.model_validate(values), terminal
     except ValidationError as error:
-        names = {flag.path: _shown(name, form) for name, flag in flags.items()}
-        by_flag = {flags[name].path for name in given}
-        raise refusal(error, names, by_flag, file, _usage(form, flags, prog)) from None
-    return Given(request, bool(values["quiet"]), bool(values["debug"]))
+        names = {flag.path: flag.shown for flag in flags.values()}
+        raise refusal(
+            error, names, {flags[name].path for name in given}, terminal.config, _usage(flags, prog)
+        ) from None
 
 
-def flags_of(model: type[BaseModel]) -> dict[str, Flag]:
-    """Name -> field, nested models' fields included.
+def flags_of(form: Form[Any]) -> dict[str, Flag]:
+    """Name -> flag, of the model, its nested models and the terminal.
 
     Raises:
         TypeError: two fields of one name.
     """
+    group_of = {name: title for title, members in form.groups.items() for name in members}
+    fields = [(path, info, "".join(path[:-1])) for path, info in _fields(form.model)]
+    fields += [(path, info, "terminal") for path, info in _fields(Terminal) if form.configurable or path != ("config",)]
     flags: dict[str, Flag] = {}
-    for path, info in _fields(model, ()):
-        if path[-1] in flags or path[-1] in (*TERMINAL, "config", "help"):
-            raise TypeError(f"{model.__name__} has two fields {path[-1]!r}, which one flag cannot set")
-        flags[path[-1]] = Flag(path, info)
-    return flags
+    for path, info, group in fields:
+        name, positional = path[-1], path[-1] in form.positional
+        if name in flags or name == "help":
+            raise TypeError(f"{form.model.__name__} has two fields {name!r}, which one flag cannot set")
+        metavar = form.metavars.get(name) or (name.upper() if positional else _value_name(info.annotation))
+        negatable = form.configurable and group != "terminal"
+        flags[name] = Flag(path, info, group_of.get(name, group), metavar, positional, negatable)
+    rank = {title: place for place, title in enumerate(["", *form.groups])}
+    return dict(sorted(flags.items(), key=lambda item: rank.get(item[1].group, len(rank))))
 
 
-def _fields(model: type[BaseModel], above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+def _fields(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
     for name, info in model.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             yield from _fields(info.annotation, (*above, name))
@@ -127,100 +174,76 @@ def _fields(model: type[BaseModel], above: tuple[str, ...]) -> Iterator[tuple[tu
             yield (*above, name), info
 
 
-def _split(
-    form: Form[Any], flags: Mapping[str, Flag], arguments: Sequence[str], prog: str, purpose: str
-) -> tuple[dict[str, Any], list[str]]:
-    """The command line as text by field, and the tokens that are nobody's."""
-    groups: dict[str, dict[str, Any]] = {title: {} for title in form.groups}
+def _split(flags: Mapping[str, Flag], arguments: Sequence[str], prog: str, description: str) -> dict[str, Any]:
+    """The text given for each flag, by name.
+
+    Raises:
+        ConfigurationError: E-CFG-010, an unknown flag, a word too many, or a flag without its value.
+    """
+    groups: dict[str, dict[str, Any]] = {}
+    off: dict[str, dict[str, bool]] = {}  # tyro takes a switch without a negative form for on, unless told
     for name, flag in flags.items():
-        title = next((title for title, members in form.groups.items() if name in members), "".join(flag.path[:-1]))
-        groups.setdefault(title, {})[name] = _annotation(name, flag.info, form)
-    groups["terminal"] = {
-        name: tyro.conf.FlagCreatePairsOff[Annotated[bool, tyro.conf.arg(help=text, help_behavior_hint="")]]
-        for name, text in TERMINAL.items()
-    }
-    if form.configurable:
-        about = tyro.conf.arg(help=CONFIG, metavar="FILE", help_behavior_hint="")
-        groups["terminal"]["config"] = Annotated[str, about]
-    ungrouped = groups.pop("", {})
+        groups.setdefault(flag.group, {})[name] = flag.annotation
+        if flag.is_switch and not flag.negatable:
+            off.setdefault(flag.group, {})[name] = False
     about = tyro.conf.arg(help="")  # said here, or tyro looks for it in sources, which takes longer than all the rest
-    schema = {**ungrouped, **{title: Annotated[_typed(title, them), about] for title, them in groups.items()}}
-    example = f"\n\nExample: {form.example}" if form.example else ""
-    complaints = io.StringIO()
+    members = groups.pop("", {}) | {title: Annotated[_typed(title, kinds), about] for title, kinds in groups.items()}
     try:
-        with redirect_stderr(complaints):
+        with redirect_stderr(io.StringIO()):
             found, unknown = tyro.cli(
-                _typed("Flags", schema),
+                _typed("Flags", members),
                 prog=prog,
-                description=purpose + example,
+                description=description,
                 args=list(arguments),
-                default=_off(ungrouped) | {title: _off(members) for title, members in groups.items()},
+                default=off.pop("", {}) | off,
                 return_unknown_args=True,
                 config=(tyro.conf.OmitArgPrefixes,),
             )
     except SystemExit as stop:
         if not stop.code:
             raise
-        text = BOX.sub(" ", complaints.getvalue().partition("├" if "├" in complaints.getvalue() else "\n│ ──")[0])
-        raise ConfigurationError("E-CFG-010", _sentence(text), do=f"see {prog} --help") from None
-    values: dict[str, Any] = {}
-    for name, value in found.items():
-        values |= value if name in groups else {name: value}
-    return values, unknown
+        raise _incomplete(arguments, flags, prog) from None
+    if unknown:
+        raise _unknown(unknown, flags, prog)
+    return {
+        name: text for group in (found, *(found.pop(title, {}) for title in groups)) for name, text in group.items()
+    }
 
 
-def _off(members: Mapping[str, Any]) -> dict[str, bool]:
-    """A flag without a negative form is off until it is given; everything else is simply absent."""
-    return {name: False for name, kind in members.items() if tyro.conf.FlagCreatePairsOff in get_args(kind)}
-
-
-def _sentence(text: str) -> str:
-    """What tyro's box says, without its title."""
-    return re.sub(r"^\s*[A-Z][a-z ]*? (?=[A-Z])", "", text).strip().rstrip(".")
-
-
-def _typed(name: str, fields: Mapping[str, Any]) -> Any:
+def _typed(name: str, kinds: Mapping[str, Any]) -> Any:
     """A TypedDict none of whose keys must be there: what was not given stays out of the result."""
-    return TypedDict(name, dict(fields), total=False)  # pyright: ignore[reportArgumentType]
+    return TypedDict(name, dict(kinds), total=False)  # pyright: ignore[reportArgumentType]
 
 
-def _annotation(name: str, info: FieldInfo, form: Form[Any]) -> Any:
-    """The type that tyro splits a field's text by, with its help."""
-    shape, metavar = _shape(info.annotation)
-    positional = name in form.positional
-    if info.is_required():
-        hint = "(required)"
-    elif info.default is None or info.default == () or (shape is bool and not form.configurable):
-        hint = ""
-    else:
-        hint = f"(default: {_default(info.default)})"
-    metavar = form.metavars.get(name) or (name.upper() if positional else metavar)
-    kind = Annotated[shape, tyro.conf.arg(help=info.description or "", help_behavior_hint=hint, metavar=metavar)]
-    if shape is bool and not form.configurable:  # --no-... takes back what a configuration file says
-        return tyro.conf.FlagCreatePairsOff[kind]
-    return tyro.conf.Positional[kind] if positional else kind
-
-
-def _shape(annotation: Any) -> tuple[Any, str | None]:
-    """How many words a value has, and what they are called: (str, "INT") or (tuple[str, ...], "INT [INT ...]")."""
+def _shape(annotation: Any) -> Any:
+    """How many words a value has: ``bool`` for none, ``str`` for one, a tuple of ``str`` for several."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     origin, parts = get_origin(annotation), [part for part in get_args(annotation) if part is not NoneType]
     if annotation is bool:
-        return bool, None
-    if origin is Literal:
-        return str, "{" + ",".join(map(str, parts)) + "}"
-    if origin is tuple and parts[-1] is Ellipsis:
-        word = _shape(parts[0])[1]
-        return tuple[str, ...], f"{word} [{word} ...]"
+        return bool
     if origin is tuple:
-        return tuple[(str,) * len(parts)], " ".join(_shape(part)[1] or "" for part in parts)
+        return tuple[str, ...] if parts[-1] is Ellipsis else tuple[(str,) * len(parts)]
+    return _shape(parts[0]) if parts and origin is not Literal else str
+
+
+def _value_name(annotation: Any) -> str:
+    """What stands for a value in the help: INT, {a,b}, INT [INT ...]."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    origin, parts = get_origin(annotation), [part for part in get_args(annotation) if part is not NoneType]
+    if origin is Literal:
+        return "{" + ",".join(map(str, parts)) + "}"
+    if origin is tuple and parts[-1] is Ellipsis:
+        return f"{_value_name(parts[0])} [{_value_name(parts[0])} ...]"
+    if origin is tuple:
+        return " ".join(map(_value_name, parts))
     if parts:
-        return _shape(parts[0])
-    return str, {int: "INT", float: "NUMBER", Path: "PATH"}.get(annotation, "TEXT")
+        return _value_name(parts[0])
+    return {bool: "", int: "INT", float: "NUMBER", Path: "PATH"}.get(annotation, "TEXT")
 
 
-def _default(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -234,25 +257,32 @@ def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     tree[path[-1]] = value
 
 
-def _shown(name: str, form: Form[Any]) -> str:
-    return name.upper() if name in form.positional else f"--{name.replace('_', '-')}"
-
-
-def _unknown(token: str, flags: Mapping[str, Flag], form: Form[Any], prog: str) -> ConfigurationError:
+def _unknown(tokens: Sequence[str], flags: Mapping[str, Flag], prog: str) -> ConfigurationError:
+    token = next((token for token in tokens if token.startswith("-")), tokens[0]).partition("=")[0]
     if not token.startswith("-"):
-        places = " ".join(name.upper() for name in form.positional) or "no files"
+        places = " ".join(flag.shown for flag in flags.values() if flag.positional) or "flags alone"
         return ConfigurationError("E-CFG-010", f"{token!r} is one too many", expected=places, do=f"see {prog} --help")
-    known = [_shown(name, form) for name in flags if name not in form.positional]
-    known += [f"--{name}" for name in (*TERMINAL, *(["config"] if form.configurable else []))]
-    near = get_close_matches(token.partition("=")[0].replace("_", "-"), known, n=1)
+    near = get_close_matches(token.replace("_", "-"), [flag.shown for flag in flags.values()], n=1)
     do = f"did you mean {near[0]}?" if near else f"see {prog} --help"
-    return ConfigurationError("E-CFG-010", f"{token.partition('=')[0]}: no such flag", do=do)
+    return ConfigurationError("E-CFG-010", f"{token}: no such flag", do=do)
 
 
-def _usage(form: Form[Any], flags: Mapping[str, Flag], prog: str) -> str:
+def _incomplete(arguments: Sequence[str], flags: Mapping[str, Flag], prog: str) -> ConfigurationError:
+    """What tyro could not split: a flag with fewer words behind it than it needs."""
+    by_token = {flag.shown: flag for flag in flags.values()}
+    for index, token in enumerate(arguments):
+        flag = by_token.get(token.replace("_", "-"))
+        words = list(takewhile(lambda word: not word.startswith("--"), arguments[index + 1 :]))
+        if flag is not None and len(words) < flag.fewest_words:
+            found = f"{token}: found {' '.join(words) or 'nothing'}"
+            return ConfigurationError("E-CFG-010", found, expected=flag.metavar)
+    return ConfigurationError("E-CFG-010", "arguments that make no sense", do=f"see {prog} --help")
+
+
+def _usage(flags: Mapping[str, Flag], prog: str) -> str:
     """The shortest command line that would do."""
-    words = [prog, *(name.upper() for name in form.positional)]
-    for name, flag in flags.items():
-        if flag.info.is_required() and name not in form.positional:
-            words += [_shown(name, form), form.metavars.get(name) or _shape(flag.info.annotation)[1] or ""]
-    return " ".join(words)
+    words = [flag.shown for flag in flags.values() if flag.positional]
+    for flag in flags.values():
+        if flag.info.is_required() and not flag.positional:
+            words += [flag.shown, flag.metavar]
+    return " ".join([prog, *words])

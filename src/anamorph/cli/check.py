@@ -1,4 +1,4 @@
-"""``anamorph check``: what files hold and where it lies, what would be refused and why, and clean copies of the rest."""
+"""``anamorph check``: what files hold and where it lies, what would be refused and why; clean copies of the rest."""
 
 from __future__ import annotations
 

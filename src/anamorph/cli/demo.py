@@ -82,7 +82,7 @@ def run(request: DemoRequest, screen: Screen) -> int:
     return 0
 
 
-def write_pair(pair: PhantomPair, folder: Path) -> dict[str, Path]:
+def write_pair(pair: PhantomPair, folder: Path) -> dict[str, Any]:
     """Writes a pair as files; returns them by the names that a registration asks for."""
     from anamorph.data.files import write
     from anamorph.data.landmark_files import write_landmarks

@@ -134,8 +134,8 @@ def _devices() -> Iterator[Finding]:
         except RuntimeError as error:
             yield Finding("GPU", "warn", str(error).partition("\n")[0], "use --device cpu, or mend the driver")
             continue
-        name = torch.cuda.get_device_name(index)
-        yield Finding("GPU", "ok" if total == 8 else "fail", f"{name}, {free / GIB:.1f} of {all_of_it / GIB:.1f} GiB free")
+        found = f"{torch.cuda.get_device_name(index)}, {free / GIB:.1f} of {all_of_it / GIB:.1f} GiB free"
+        yield Finding("GPU", "ok" if total == 8 else "fail", found)
 
 
 def _memory() -> Finding:

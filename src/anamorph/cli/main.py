@@ -68,12 +68,12 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
     from anamorph.cli.arguments import parse
 
     module = import_module(f"anamorph.cli.{verb}")
-    given = parse(module.FORM, arguments, f"anamorph {verb}", VERBS[verb])
+    request, terminal = parse(module.FORM, arguments, f"anamorph {verb}", VERBS[verb])
     from anamorph.cli.screen import Screen
 
-    screen = Screen(given.quiet)
+    screen = Screen(terminal.quiet)
     with screen.showing_warnings():
-        return module.run(given.request, screen)
+        return module.run(request, screen)
 
 
 def _fail(error: BaseException, debug: bool) -> int:

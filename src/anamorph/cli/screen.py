@@ -71,7 +71,7 @@ class Screen:
 
     @contextmanager
     def progress(self) -> Iterator[OnProgress]:
-        """Told a stage's name and its share that is done: a bar with the time left, or plain lines where none can be."""
+        """Told a stage's name and how much of it is done: bars with the time left, or lines where none can be drawn."""
         if self.quiet:
             yield lambda stage, done: None
         elif not self._err.is_terminal:

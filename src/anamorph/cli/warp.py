@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from anamorph.cli.screen import Screen
     from anamorph.data.image import Image, Labelmap, Landmarks, Mask
     from anamorph.data.volume import Volume
-    from anamorph.spatial.grid import Grid
 
 LANDMARK_SUFFIXES = (".csv", ".fcsv", ".json")
 LEAST_EQUAL_NEIGHBOURS = 0.5
@@ -94,7 +93,7 @@ def run(request: WarpRequest, screen: Screen) -> int:
     screen.say(f"{kind}: {request.input.name}" + ("" if kind == "landmarks" else f", {how} interpolation"))
     screen.say(_route(request, kind))
     warped = warp(
-        data,
+        data,  # pyright: ignore[reportArgumentType]  (what comes back is of the kind that goes in)
         transform,
         onto,
         direction="fixed_to_moving" if request.inverse else "moving_to_fixed",

@@ -108,7 +108,7 @@ def register(
     _question(found.linear)
     if found.kept != settings.transform:
         left = "the images stay where they were" if found.kept == "start" else f"the {found.kept} result stands"
-        warn("W-REG-016", f"the {settings.transform} stage gained less than {settings.least_gain:.0%}; {left}")
+        warn("W-REG-016", f"the {settings.transform} stage gained too little to be trusted; {left}")
     return Registration(fixed, moving, found.transform, found.linear, start, settings, found, found.seconds)
 
 
@@ -166,7 +166,9 @@ def _volume(image: Image, mask: Mask | str | Path | None, policy: ReadPolicy | N
             given = warp(given, Affine.identity(image.grid.ndim), image.grid)
         where = given.data if where is None else where & given.data
     if where is not None and not bool(where.any()):
-        raise InputError("E-MSK-013", "nothing is left to look at", file=image.name or None, expected="a mask on finite voxels")
+        raise InputError(
+            "E-MSK-013", "nothing is left to look at", file=image.name or None, expected="a mask on finite voxels"
+        )
     return Volume(image.data[0], image.grid, where, image.modality)
 
 

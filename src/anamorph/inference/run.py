@@ -13,101 +13,36 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from anamorph.data.files import atomic_write, check_same_space, read, read_labels, sha256, write
-from anamorph.data.image import Image, Labelmap, Landmarks, ReadPolicy
+from anamorph.data.image import Image, Labelmap, Landmarks, Mask, ReadPolicy
 from anamorph.data.landmark_files import read_landmarks
 from anamorph.data.transform_files import read_transform, write_transform
-from anamorph.errors import AnamorphError, AnamorphWarning, ConfigurationError, InputError, IntegrityError, NumericalError, warn
+from anamorph.errors import (
+    AnamorphError,
+    AnamorphWarning,
+    ConfigurationError,
+    InputError,
+    IntegrityError,
+    NumericalError,
+    warn,
+)
 from anamorph.evaluation import appearance, folding, landmarks, overlap, surface
 from anamorph.evaluation.scores import Score, of_case, to_csv
 from anamorph.inference.register import Registration, register
+from anamorph.inference.request import RegistrationRequest
 from anamorph.inference.warp import warp
 from anamorph.pairwise.register import Progress
-from anamorph.pairwise.settings import PairwiseSettings
 from anamorph.spatial.grid import Grid
 from anamorph.spatial.transform import Field as DisplacementField
 from anamorph.spatial.transform import Transform
 
 STRICT_FOLDED_SHARE = 0.01
 """Share of folded voxels above which a result is questioned (T15)."""
-
-Modality = Literal["ct", "mr", "t1", "t2", "pd", "flair", "us", "pet"]
-
-
-class RegistrationRequest(BaseModel):
-    """Everything that decides the result of ``anamorph register``; stored resolved in ``run.json``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    fixed: Path
-    """Image whose space the result lives in."""
-    moving: Path
-    """Image to bring there."""
-    out: Path
-    """Folder for the results."""
-    fixed_mask: Path | None = None
-    """Where to look in the fixed image: above 0.5 = use."""
-    moving_mask: Path | None = None
-    """The same for the moving image."""
-    fixed_labels: Path | None = None
-    """Labels of the fixed image, for scores."""
-    moving_labels: Path | None = None
-    """Labels of the moving image: warped, and scored against the fixed ones."""
-    fixed_landmarks: Path | None = None
-    """Landmarks of the fixed image (.csv, .fcsv, .mrk.json), for scores."""
-    moving_landmarks: Path | None = None
-    """The same landmarks in the moving image."""
-    initial: Path | None = None
-    """Linear transform to start from, instead of searching."""
-    fixed_modality: Modality | None = None
-    """What the fixed image is; ct chooses a window in HU."""
-    moving_modality: Modality | None = None
-    """What the moving image is."""
-    settings: PairwiseSettings = PairwiseSettings()
-    """How to register."""
-    xform: Literal["auto", "sform", "qform"] = "auto"
-    """Which NIfTI form places the voxels where the two disagree."""
-    strict: bool = False
-    """Refuse what would otherwise be a guess."""
-    nonfinite: Literal["mask", "refuse"] = "mask"
-    """What to do with NaN and Inf in an image."""
-    fixed_volume: Annotated[int, Field(ge=0)] | None = None
-    """Volume of a 4-D fixed file, from 0."""
-    moving_volume: Annotated[int, Field(ge=0)] | None = None
-    """Volume of a 4-D moving file, from 0."""
-    ignore_labels: tuple[int, ...] = ()
-    """Labels that are not scored, as 255."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    threads: Annotated[int, Field(ge=1)] | None = None
-    """CPU threads; all if absent."""
-    max_memory: int | None = None
-    """Memory to stay within, bytes or as 4G."""
-    allow_flat: bool = False
-    """Give the identity where an image shows nothing."""
-    strict_qc: bool = False
-    """Exit 5 where more than 1 % of the voxels fold."""
-    force: bool = False
-    """Replace the results of an earlier run."""
-
-    @field_validator("max_memory", mode="before")
-    @classmethod
-    def _bytes(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        factors = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-        text = value.strip().upper().removesuffix("B").removesuffix("I")
-        factor = factors.get(text[-1:], 1)
-        try:
-            return int(float(text.rstrip("KMGT")) * factor)
-        except ValueError as error:
-            raise ValueError("a number of bytes, or one with K, M, G or T as in 4G") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,13 +90,20 @@ class Run:
     def __enter__(self) -> Run:
         if (self.folder / "run.json").exists() and not self.force:
             raise ConfigurationError(
-                "E-OUT-016", "this folder holds a run already", file=self.folder, do="choose another --out, or use --force"
+                "E-OUT-016",
+                "this folder holds a run already",
+                file=self.folder,
+                do="choose another --out, or use --force",
             )
-        leftover = self.folder.is_dir() and any(self.folder.glob("*.nii.gz")) and not (self.folder / "run.json").exists()
+        leftover = (
+            self.folder.is_dir() and any(self.folder.glob("*.nii.gz")) and not (self.folder / "run.json").exists()
+        )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigurationError("E-OUT-001", f"no folder can be made ({error.strerror})", file=self.folder) from error
+            raise ConfigurationError(
+                "E-OUT-001", f"no folder can be made ({error.strerror})", file=self.folder
+            ) from error
         (self.folder / "run.json").unlink(missing_ok=True)
         self._begin = time.perf_counter()
         self._caught = warnings.catch_warnings()
@@ -179,7 +121,9 @@ class Run:
         warnings.simplefilter("always", AnamorphWarning)
         warnings.showwarning = record
         if leftover:
-            warn("W-OUT-001", "this folder holds files of a run that did not finish; they are replaced", file=self.folder)
+            warn(
+                "W-OUT-001", "this folder holds files of a run that did not finish; they are replaced", file=self.folder
+            )
         return self
 
     def __exit__(
@@ -295,7 +239,12 @@ def _evaluate(request: RegistrationRequest, registration: Registration, truth: _
     write_later = DisplacementField(torch.from_numpy(inverse), moving.grid)
     rows: list[Score] = []
     for method, image, map_, moved in (
-        ("before", before, registration.initial, None if labels is None else warp(labels, registration.initial, fixed.grid)),
+        (
+            "before",
+            before,
+            registration.initial,
+            None if labels is None else warp(labels, registration.initial, fixed.grid),
+        ),
         ("anamorph", warped, transform, warped_labels),
     ):
         rows += of_case(_scores_of(request, registration, truth, image, map_, moved), fixed.name, method)
@@ -314,11 +263,18 @@ def _evaluate(request: RegistrationRequest, registration: Registration, truth: _
         warn("W-REG-015", f"{folded:.1%} of the voxels fold")
     write_transform(write_later, run.path("inverse_displacement.nii.gz"), moving.grid, overwrite=True)
     run.facts["seconds"]["evaluate"] = round(time.perf_counter() - begin, 3)
-    return RunResult(registration, before, warped, displacement, jacobian, truth.fixed_labels, warped_labels, tuple(rows))
+    return RunResult(
+        registration, before, warped, displacement, jacobian, truth.fixed_labels, warped_labels, tuple(rows)
+    )
 
 
 def _scores_of(
-    request: RegistrationRequest, registration: Registration, truth: _Truth, image: Image, transform: Transform, labels: Labelmap | None
+    request: RegistrationRequest,
+    registration: Registration,
+    truth: _Truth,
+    image: Image,
+    transform: Transform,
+    labels: Labelmap | None,
 ) -> list[Score]:
     fixed = registration.fixed
     seen = warp(_everywhere(registration.moving), transform, fixed.grid).data.numpy()
@@ -337,9 +293,7 @@ def _scores_of(
     return rows
 
 
-def _everywhere(image: Image) -> Any:
-    from anamorph.data.image import Mask
-
+def _everywhere(image: Image) -> Mask:
     valid = image.valid if image.valid is not None else torch.ones(image.grid.shape, dtype=torch.bool)
     return Mask(valid, image.grid)
 
@@ -378,7 +332,11 @@ def _refuse_output_among_inputs(request: RegistrationRequest) -> None:
     for path in _inputs(request).values():
         if path.resolve().parent == out or path.resolve() == out:
             raise ConfigurationError(
-                "E-OUT-004", "the output folder holds an input", file=path, expected="a folder of its own", do="choose another --out"
+                "E-OUT-004",
+                "the output folder holds an input",
+                file=path,
+                expected="a folder of its own",
+                do="choose another --out",
             )
 
 

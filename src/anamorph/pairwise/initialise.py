@@ -35,7 +35,15 @@ HEADER_ADVANTAGE = 0.02
 
 @dataclass(frozen=True)
 class Start:
-    """A rigid start and how it was found."""
+    """A rigid start and how it was found.
+
+    Args:
+        matrix: fixed world -> moving world.
+        origin: in words.
+        similarity: the loss, weighed by the overlap: 1 - overlap (1 - loss). The loss alone sees the overlap only, and
+            would often find the least of it the most alike.
+        overlap: share of the smaller image that lies in the other.
+    """
 
     matrix: np.ndarray
     origin: str
@@ -65,12 +73,16 @@ def find_start(
         NumericalError: E-REG-013, no start brings the images into overlap.
     """
     fixed, moving = fixed.with_voxels(COARSE_VOXELS), moving.with_voxels(2 * COARSE_VOXELS)
-    starts = [_judge(fixed, moving, matrix, origin, compare) for matrix, origin in _candidates(fixed, moving, search, seed)]
+    starts = [
+        _judge(fixed, moving, matrix, origin, compare) for matrix, origin in _candidates(fixed, moving, search, seed)
+    ]
     possible = [start for start in starts if start.overlap >= least_overlap]
     if not possible:
         largest = max(start.overlap for start in starts)
         raise NumericalError(
-            "E-REG-013", f"the images overlap by {largest:.0%} at most", expected=f"at least {least_overlap:.0%}",
+            "E-REG-013",
+            f"the images overlap by {largest:.0%} at most",
+            expected=f"at least {least_overlap:.0%}",
             do="check the headers, or use --search auto or an --initial transform",
         )
     if search == "header":
@@ -92,7 +104,8 @@ def _judge(fixed: Scene, moving: Scene, matrix: np.ndarray, origin: str, compare
     with torch.no_grad():
         value, share = compare_linear(fixed, moving, torch.from_numpy(matrix)[None], compare)
     volumes = [np.prod(s.grid.shape) * s.grid.voxel_volume for s in (fixed, moving)]
-    return Start(matrix, origin, float(value), share * volumes[0] / min(volumes))
+    overlap = min(1.0, share * volumes[0] / min(volumes))
+    return Start(matrix, origin, 1 - overlap * (1 - float(value)), overlap)
 
 
 def _candidates(fixed: Scene, moving: Scene, search: str, seed: int) -> Iterator[tuple[np.ndarray, str]]:

@@ -58,7 +58,7 @@ def refine_linear(
         matrix = matrix_from_parameters((p * scale)[None], kind, ndim, centre)
         value, overlap = compare_linear(fixed, moving, matrix, compare)
         (gradient,) = torch.autograd.grad(value, p)
-        return float(value) if overlap > 0 else np.inf, gradient.double().numpy()
+        return float(value.detach()) if overlap > 0 else np.inf, gradient.double().numpy()
 
     result = minimize(objective, initial, jac=True, method="L-BFGS-B", options={"maxiter": iterations, "ftol": 1e-7})
     best = torch.from_numpy(np.asarray(result.x))

@@ -69,7 +69,11 @@ def shape_with_edge(grid: Grid, edge_mm: float) -> tuple[int, ...]:
 
 
 def prepare(
-    data: Float[Tensor, "*spatial"], grid: Grid, mask: Tensor | None, modality: str | None, ct_window: tuple[float, float]
+    data: Float[Tensor, "*spatial"],
+    grid: Grid,
+    mask: Tensor | None,
+    modality: str | None,
+    ct_window: tuple[float, float],
 ) -> Scene:
     """Map intensities to [0, 1] by robust limits.
 
@@ -97,7 +101,9 @@ def prepare(
             low, high = (min(low, 0.0) if low >= 0 else background), float(robust[1])
     if not high - low > 1e-6 * max(abs(high), abs(low), 1e-30):
         raise NumericalError(
-            "E-VAL-004", f"no contrast: all values lie at {low:g}", expected="an image that shows something",
+            "E-VAL-004",
+            f"no contrast: all values lie at {low:g}",
+            expected="an image that shows something",
             do="check the file, or pass --allow-flat to get the identity",
         )
     image = ((values - low) / (high - low)).clamp(0, 1)

@@ -1,7 +1,8 @@
 """One pair, from start to diffeomorphism: initialise > rigid > (similarity >) affine > velocity.
 
-A stage's result is kept only where it lowers an independent loss by ``least_gain``: noise always offers something to fit,
-and a pair that is aligned already is better left alone.
+A pair that is aligned already is better left alone, since noise always offers something to fit. So the linear result has
+to lower an independent loss by ``least_gain``, unless the search had to move the images first; so has the deformable one
+where no linear result was kept, and where one was it has to lower that loss at all.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from anamorph.types import AffineKind
 
 LINEAR_VOXELS = (60_000, 250_000)
 """Voxels of the fixed image in the linear stages, coarse to fine."""
+
+ANY_GAIN = 1e-6
+"""What the deformable stage has to gain where the images were out of place to begin with."""
 
 Progress = Callable[[str, float], None]
 """Told the stage's name and how much of it is done, 0 to 1."""
@@ -107,14 +111,18 @@ def register_pair(
     clock = _Clock()
     with clock.stage("prepare", progress):
         fixed_scene, moving_scene = (
-            prepare(v.data.to(device), v.grid, None if v.mask is None else v.mask.to(device), v.modality, settings.ct_window)
+            prepare(
+                v.data.to(device), v.grid, None if v.mask is None else v.mask.to(device), v.modality, settings.ct_window
+            )
             for v in (fixed, moving)
         )
         fixed_scene, moving_scene = cropped_to_content(fixed_scene), cropped_to_content(moving_scene)
     compare = _linear_comparison(settings)
     with clock.stage("initialise", progress):
         if initial is None:
-            start = find_start(fixed_scene, moving_scene, compare, settings.search, settings.least_overlap, settings.seed)
+            start = find_start(
+                fixed_scene, moving_scene, compare, settings.search, settings.least_overlap, settings.seed
+            )
         else:
             start = Start(initial.matrix, "given", float("nan"), float("nan"))
     matrix = start.matrix
@@ -133,9 +141,9 @@ def register_pair(
     placed = Affine.identity(fixed.grid.ndim) if initial is None else initial
     linear, kept = Affine(matrix), settings.transform
     with clock.stage("judge linear", progress):
-        loss_placed, loss_linear = judge(placed), judge(linear)
-        if not _gains(loss_placed, loss_linear, settings.least_gain):
-            linear, loss_linear, kept = placed, loss_placed, "start"
+        loss_linear = judge(linear)
+        if start.origin in ("header", "given") and not _keeps(judge(placed), loss_linear, settings.least_gain):
+            linear, loss_linear, kept = placed, judge(placed), "start"
     if settings.transform != "deformable":
         return PairwiseResult(linear, linear, start, kept, (), clock.seconds, working.grid)
     steps: list[Step] = []
@@ -150,9 +158,12 @@ def register_pair(
         warped = pulled(moving_scene, working.grid, linear.matrix)
         spline = estimate_velocity(working, warped, fixed.grid, settings, on_step)
     with clock.stage("judge deformable", progress):
-        velocity = _in_world(spline, fixed.grid.resized(shape_with_voxels(fixed.grid, settings.working_voxels)), settings)
+        velocity = _in_world(
+            spline, fixed.grid.resized(shape_with_voxels(fixed.grid, settings.working_voxels)), settings
+        )
         transform = Chain((velocity, linear))
-        if not _gains(loss_linear, judge(transform), settings.least_gain):
+        least = settings.least_gain if kept == "start" or settings.least_gain == 0 else ANY_GAIN
+        if not _keeps(loss_linear, judge(transform), least):
             kept = "start" if kept == "start" else kinds[-1]
             return PairwiseResult(linear, linear, start, kept, tuple(steps), clock.seconds, working.grid)
     return PairwiseResult(transform, linear, start, "deformable", tuple(steps), clock.seconds, working.grid)
@@ -176,8 +187,8 @@ def _independent_loss(fixed: Scene, moving: Scene, transform: Transform) -> floa
     return float(loss)
 
 
-def _gains(before: float, after: float, least: float) -> bool:
-    return least == 0 or after < before * (1 - least)
+def _keeps(before: float, after: float, least_gain: float) -> bool:
+    return least_gain == 0 or after < before * (1 - least_gain)
 
 
 def _at_same_resolution(fixed: Scene, moving: Scene, voxels: int) -> tuple[Scene, Scene]:

@@ -14,7 +14,7 @@ Positive = Annotated[float, Field(gt=0)]
 class PairwiseSettings(BaseModel):
     """Settings of a pairwise registration. Lengths are voxels of the working grid, which ``working_voxels`` bounds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     transform: Literal["rigid", "similarity", "affine", "deformable"] = "deformable"
     """The most general map allowed; the stages before it run too."""
@@ -60,8 +60,8 @@ class PairwiseSettings(BaseModel):
     """Least local variance of mind and mind_ssc, as a share of its mean: below it, texture counts as noise."""
 
     least_gain: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share by which the linear, and then the deformable, result must lower an independent NMI loss to be kept. An
-    aligned pair so stays aligned. 0 keeps every result."""
+    """Share by which a result must lower an independent NMI loss to move images that the headers place well, so that
+    an aligned pair stays aligned. 0 keeps every result."""
 
     bins: Annotated[int, Field(ge=8, le=256)] = 32
     """Histogram bins of the information measures."""
@@ -69,7 +69,7 @@ class PairwiseSettings(BaseModel):
     ct_window: tuple[float, float] = (-450.0, 450.0)
     """HU range kept of an image whose modality is ct, or whose values look like it."""
 
-    working_voxels: Annotated[int, Field(ge=1000)] = 4_000_000
+    working_voxels: Annotated[int, Field(ge=1000)] = 3_000_000
     """Most voxels of the working grid; a larger fixed image is registered on a coarser one."""
 
     least_overlap: Annotated[float, Field(gt=0, le=1)] = 0.1

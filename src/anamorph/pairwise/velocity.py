@@ -112,7 +112,7 @@ def estimate_velocity(
         settings: as chosen.
         on_step: told of every step.
     """
-    edge = float(fixed.grid.spacing.min())
+    edge = fixed.grid.voxel_volume ** (1 / fixed.grid.ndim)
     content = _Content(fixed, moving, settings)
     coefficients: Tensor | None = None
     for level, (factor, iterations) in enumerate(zip(settings.levels, settings.iterations, strict=True)):
@@ -122,7 +122,9 @@ def estimate_velocity(
                  for n, s in zip(view.shape, view.spacing, strict=True)]  # fmt: skip
         start = torch.zeros(1, len(shape), *nodes, device=fixed.image.device)
         if coefficients is not None:
-            start = along_axes(coefficients, [_refit(old, new) for old, new in zip(coefficients.shape[2:], nodes, strict=True)])
+            start = along_axes(
+                coefficients, [_refit(old, new) for old, new in zip(coefficients.shape[2:], nodes, strict=True)]
+            )
         coarse = grid.resized(shape_with_edge(fixed.grid, settings.levels[0] * edge))
         problem = _Level(content.at(shape), grid, coarse, lattice_matrices(nodes, view, coarse), settings.smoothness)
         step = settings.step_size * edge * math.sqrt(factor / settings.levels[-1])
@@ -152,7 +154,11 @@ class _Content:
         self.compare = None
         if settings.similarity in DESCRIPTORS:
             describe = DESCRIPTORS[settings.similarity]
-            options = {"distance": settings.distance, "patch_size": settings.patch_size, "variance_floor": settings.variance_floor}
+            options = {
+                "distance": settings.distance,
+                "patch_size": settings.patch_size,
+                "variance_floor": settings.variance_floor,
+            }
             self.images = describe(fixed.image, **options), describe(moving.image, **options)
         else:
             self.images = fixed.image, moving.image
@@ -195,7 +201,7 @@ class _Level:
             optimiser.zero_grad()
             (similarity + self.smoothness * smoothness).backward()
             optimiser.step()
-            report(iteration, float(similarity), float(smoothness))
+            report(iteration, float(similarity.detach()), float(smoothness.detach()))
         return c.detach()
 
     def _displacement(self, velocity: Tensor) -> Tensor:

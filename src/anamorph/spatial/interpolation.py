@@ -159,7 +159,9 @@ def _origins(image: Tensor, points: Tensor, relative: bool) -> list[Tensor]:
     options: dict[str, Any] = {"dtype": torch.promote_types(points.dtype, torch.float32), "device": points.device}
     shape = [*points.shape[2:]] if relative else [1] * ndim
     return [
-        ((2 * torch.arange(rows, **options) + 1) / n - 1).view(-1, *[1] * (ndim - 1 - axis if relative else 0))
+        torch.linspace(1 / n - 1, (2 * rows - 1) / n - 1, rows, **options).view(
+            -1, *[1] * (ndim - 1 - axis if relative else 0)
+        )
         for axis, (rows, n) in enumerate(zip(shape, image.shape[2:], strict=True))
     ]
 
