@@ -127,3 +127,10 @@ def test_a_missing_file(tmp_path: Path, anamorph: Run) -> None:
     assert ended.code == 3
     assert "refused: E-IO-001: missing.nii: no such file" in ended.out
     assert str(tmp_path) not in ended.out
+
+
+def test_a_folder_that_cannot_be_made(shifted: Callable[..., Path], tmp_path: Path, anamorph: Run) -> None:
+    (tmp_path / "clean").write_text("a file")
+    ended = anamorph("check", shifted(0.05), "--fix", tmp_path / "clean")
+    assert ended.code == 2
+    assert ended.err.startswith("E-OUT-001: clean: no folder can be made")

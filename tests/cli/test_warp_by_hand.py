@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -131,6 +132,19 @@ def test_a_flag_that_would_do_nothing_is_refused(
     files = ["--transform", pair.truth, "--onto", pair.fixed, "--out", tmp_path / "o.nii"]
     ended = anamorph("warp", getattr(pair, name), *files, *flags)
     assert (ended.code, ended.err[:9]) == (2, code)
+
+
+def test_a_volume_is_chosen_of_the_input_alone(pair: Any, tmp_path: Path, anamorph: Run) -> None:
+    moving = nib.Nifti1Image(np.stack([np.zeros((16, 16, 16)), read(pair.moving).data[0].numpy()], -1), np.eye(4))
+    moving.set_sform(read(pair.moving).grid.affine, 1)
+    moving.set_qform(read(pair.moving).grid.affine, 1)
+    moving.header.set_xyzt_units("mm")
+    nib.save(moving, tmp_path / "series.nii.gz")
+    command = ["warp", tmp_path / "series.nii.gz", "--transform", pair.truth, "--onto", pair.fixed]
+    ended = anamorph(*command, "--out", tmp_path / "o.nii.gz")
+    assert (ended.code, ended.err[:9]) == (3, "E-GEO-017")
+    assert anamorph(*command, "--out", tmp_path / "o.nii.gz", "--volume", "1").code == 0
+    assert read(tmp_path / "o.nii.gz").data.max() > 50
 
 
 def test_an_image_needs_a_grid(pair: Any, tmp_path: Path, anamorph: Run) -> None:

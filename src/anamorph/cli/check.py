@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from anamorph.cli.arguments import Form
-from anamorph.cli.reading import FLAGS, Reading
+from anamorph.cli.reading import VOXEL_FLAGS, VoxelReading, make_folder
 from anamorph.errors import AnamorphError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ PROBES_PER_AXIS = 17
 COLOURS = {"ok": "green", "warning": "yellow", "refused": "red"}
 
 
-class CheckRequest(Reading):
+class CheckRequest(VoxelReading):
     """Which files to look at, and as what."""
 
     files: tuple[Path, ...] = Field(min_length=1)
@@ -45,7 +45,7 @@ class CheckRequest(Reading):
 FORM = Form(
     CheckRequest,
     positional=("files",),
-    groups={"reading": FLAGS},
+    groups={"reading": VOXEL_FLAGS},
     metavars={"files": "FILE [FILE ...]", "against": "FIXED", "fix": "FOLDER", "max_memory": "SIZE"},
     example="anamorph check mr.nii.gz labels.nii.gz --against ct.nii.gz --fix clean",
 )
@@ -126,7 +126,7 @@ def _guard(row: Row, fill: Callable[[], None]) -> None:
 def _add_volume(row: Row, request: CheckRequest, reference: Reference | None) -> None:
     from anamorph.data.diagnosis import describe
 
-    facts = describe(row.file, request.policy(), request.kind)
+    facts = describe(row.file, request.voxel_policy(), request.kind)
     if any(problem.code == DISPLACEMENT_AS_IMAGE for problem in facts.problems):
         _guard(row, lambda: _add_transform(row, request.policy(), reference))
         return
@@ -245,7 +245,7 @@ def _fix(request: CheckRequest, folder: Path, rows: Sequence[Row], screen: Scree
     from anamorph.data.diagnosis import fix
     from anamorph.data.files import EXTENSIONS
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     screen.say()
     suffixes = sorted((suffix for known in EXTENSIONS.values() for suffix in known), key=len, reverse=True)
     for row in rows:
@@ -253,7 +253,7 @@ def _fix(request: CheckRequest, folder: Path, rows: Sequence[Row], screen: Scree
             continue
         stem = next((row.file.name[: -len(s)] for s in suffixes if row.file.name.lower().endswith(s)), row.file.name)
         try:
-            mended = fix(row.file, folder / f"{stem}.nii.gz", request.policy(), request.kind)
+            mended = fix(row.file, folder / f"{stem}.nii.gz", request.voxel_policy(), request.kind)
         except AnamorphError as error:
             screen.say(f"not fixed: {error}", "yellow")
         else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from anamorph.cli.arguments import Form
+from anamorph.cli.reading import make_folder
 from anamorph.errors import ConfigurationError
 from anamorph.inference.request import Bytes, RegistrationRequest
 
@@ -29,7 +30,7 @@ class DemoRequest(BaseModel):
     seed: Annotated[int, Field(ge=0)] = 0
     """Another patient, another deformation."""
     spacing: Annotated[float, Field(ge=1.2, le=6)] = 2.4
-    """Voxel size of the CT in mm; the MR's grows with it. The default takes about a minute."""
+    """Voxel size of the CT in mm; the MR's grows with it. The default takes about half a minute."""
     device: str = "auto"
     """auto, cpu or cuda."""
     threads: Annotated[int, Field(ge=1)] | None = None
@@ -88,7 +89,7 @@ def write_pair(pair: PhantomPair, folder: Path) -> dict[str, Any]:
     from anamorph.data.landmark_files import write_landmarks
     from anamorph.data.transform_files import write_transform
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files = {
         "fixed": folder / "ct.nii.gz",
         "moving": folder / "mr.nii.gz",

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from anamorph.cli.arguments import Form
 from anamorph.cli.convert import described, read_chain
-from anamorph.cli.reading import FLAGS, Reading, refuse_overwriting
+from anamorph.cli.reading import VOXEL_FLAGS, VoxelReading, refuse_overwriting
 from anamorph.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ LEAST_EQUAL_NEIGHBOURS = 0.5
 Kind = Literal["image", "labels", "mask", "landmarks"]
 
 
-class WarpRequest(Reading):
+class WarpRequest(VoxelReading):
     """What to carry where, through what."""
 
     input: Path
@@ -61,7 +61,7 @@ class WarpRequest(Reading):
 FORM = Form(
     WarpRequest,
     positional=("input",),
-    groups={"landmark": ("points_on", "space"), "reading": FLAGS},
+    groups={"landmark": ("points_on", "space"), "reading": VOXEL_FLAGS},
     metavars={
         "transform": "FILE [FILE ...]", "out": "FILE", "onto": "IMAGE", "points_on": "IMAGE", "max_memory": "SIZE"
     },
@@ -117,22 +117,25 @@ def _read(request: WarpRequest) -> tuple[Image | Labelmap | Mask | Landmarks, Ki
     from anamorph.data.files import read_volume
     from anamorph.data.landmark_files import read_landmarks
 
-    policy, kind = request.policy(), request.kind
+    kind = request.kind
     if kind == "landmarks" or (kind == "auto" and request.input.suffix in LANDMARK_SUFFIXES):
-        grid = read_volume(request.points_on, policy).grid if request.points_on else None
+        grid = read_volume(request.points_on, request.policy()).grid if request.points_on else None
         return read_landmarks(request.input, grid, request.space), "landmarks"
-    volume = read_volume(request.input, policy)
+    volume = read_volume(request.input, request.voxel_policy())
     if kind == "labels" or (kind == "auto" and _looks_like_labels(volume)):
         return volume.labels(), "labels"
     if kind == "mask":
         return volume.mask(), "mask"
-    return volume.image(policy), "image"
+    return volume.image(request.voxel_policy()), "image"
 
 
 def _refuse_idle_flags(request: WarpRequest, kind: Kind) -> None:
     """Refuse flags that would do nothing for this kind of data."""
-    used = {"image": ("interpolation", "fill"), "landmarks": ("points_on", "space")}.get(kind, ("interpolation",))
-    for name in ("interpolation", "fill", "points_on", "space"):
+    used = {
+        "image": ("volume", "interpolation", "fill"),
+        "landmarks": ("points_on", "space"),
+    }.get(kind, ("volume", "interpolation"))
+    for name in ("volume", "interpolation", "fill", "points_on", "space"):
         if name not in used and getattr(request, name) is not None:
             found = f"--{name.replace('_', '-')} does nothing for {kind}"
             raise ConfigurationError("E-CFG-007", found, do="leave it out")

@@ -7,17 +7,18 @@ where no linear result was kept, and where one was it has to lower that loss at 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from anamorph import losses
+from anamorph.errors import NumericalError
 from anamorph.pairwise.initialise import Start, find_start
 from anamorph.pairwise.linear import Compare, refine_linear
 from anamorph.pairwise.preparation import Scene, cropped_to_content, prepare, pulled, shape_with_edge, shape_with_voxels
@@ -29,6 +30,12 @@ from anamorph.types import AffineKind
 
 LINEAR_VOXELS = (60_000, 250_000)
 """Voxels of the fixed image in the linear stages, coarse to fine."""
+
+SURROUNDINGS = 1.5
+"""Width of the border around the field of view, in node distances of the coarsest lattice."""
+
+INTEGRATED_SHARE = 4
+"""The velocity is integrated on a grid of the working voxels divided by this: still several voxels a lattice node."""
 
 ANY_GAIN = 1e-6
 """What the deformable stage has to gain where the images were out of place to begin with."""
@@ -156,11 +163,9 @@ def register_pair(
 
     with clock.stage("deformable", progress):
         warped = pulled(moving_scene, working.grid, linear.matrix)
-        spline = estimate_velocity(working, warped, fixed.grid, settings, on_step)
+        spline = estimate_velocity(working, warped, _with_surroundings(fixed.grid, working.grid, settings), settings, on_step)
     with clock.stage("judge deformable", progress):
-        velocity = _in_world(
-            spline, fixed.grid.resized(shape_with_voxels(fixed.grid, settings.working_voxels)), settings
-        )
+        velocity = _in_world(spline, settings)
         transform = Chain((velocity, linear))
         least = settings.least_gain if kept == "start" or settings.least_gain == 0 else ANY_GAIN
         if not _keeps(loss_linear, judge(transform), least):
@@ -197,10 +202,21 @@ def _at_same_resolution(fixed: Scene, moving: Scene, voxels: int) -> tuple[Scene
     return near, moving.resized(shape_with_edge(moving.grid, edge))
 
 
-def _in_world(spline: SplineVelocity, grid: Grid, settings: PairwiseSettings) -> Velocity:
+def _with_surroundings(grid: Grid, working: Grid, settings: PairwiseSettings) -> Grid:
+    """The field of view and what lies around it, where the velocity fades out.
+
+    Points that move out of the view, and the inverse, which starts from there, would else meet the edge of the field.
+    """
+    reach_mm = SURROUNDINGS * settings.control_spacing * settings.levels[0] * working.voxel_volume ** (1 / grid.ndim)
+    margin = [math.ceil(reach_mm / spacing) for spacing in grid.spacing]
+    return grid.cropped([-m for m in margin], [n + 2 * m for n, m in zip(grid.shape, margin, strict=True)])
+
+
+def _in_world(spline: SplineVelocity, settings: PairwiseSettings) -> Velocity:
+    grid = spline.grid.resized(shape_with_voxels(spline.grid, settings.working_voxels // INTEGRATED_SHARE))
     directions = grid.affine[:-1, :-1] / grid.spacing
     along = spline.on(grid)[0].cpu()
     if not bool(torch.isfinite(along).all()):
-        raise FloatingPointError("the velocity is not finite")
-    world = torch.tensordot(torch.from_numpy(np.ascontiguousarray(directions)).to(along), along, dims=1)
+        raise NumericalError("E-REG-002", "the velocity is not finite", do="report it, with the images' value ranges")
+    world = torch.tensordot(torch.from_numpy(directions).to(along), along, dims=1)
     return Velocity(world, grid, settings.squarings)
