@@ -31,7 +31,7 @@ FILES = ("fixed", "moving", "mask", "fixed_labels", "moving_labels")
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A pair and its truth on the fixed grid; ``scored`` are mask voxels whose true partner lies in the moving image."""
+    """A pair and its truth on the fixed grid."""
 
     folder: Path
     affine: np.ndarray
@@ -44,6 +44,7 @@ class Case:
 
     @property
     def scored(self) -> np.ndarray:
+        """Voxels of the mask whose true partner lies inside the moving image."""
         return self.mask & self.partner_inside
 
     @property

@@ -138,7 +138,7 @@ def _table(rows: list[Row]) -> str:
     for column, (key, *_) in enumerate(COLUMNS):
         entries = [m[column] for m, method in zip(means, methods, strict=True) if method != "none"]
         measured = [value for value in entries if value is not None]
-        if key == "sd_log_jacobian" or len(measured) < 2:
+        if key == "sd_log_jacobian" or len(set(measured)) < 2:
             continue
         best = max(measured) if key == "dice_mean" else min(measured)
         for line, numbers, method in zip(body, means, methods, strict=True):

@@ -57,7 +57,8 @@ def measure(shape: list[int], threads: int) -> dict[str, float]:
 
 def run(shape: list[int], threads: int, repeats: int) -> dict[str, object]:
     """The whole record: one child a repeat."""
-    child = [sys.executable, "-m", "benchmarks.memory_macmind", "--child", "--threads", str(threads), "--shape", *map(str, shape)]
+    module = [sys.executable, "-m", "benchmarks.memory_macmind"]
+    child = [*module, "--child", "--threads", str(threads), "--shape", *map(str, shape)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     runs = []
     for _ in range(repeats):

@@ -15,28 +15,30 @@ import argparse
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
-from scipy.ndimage import binary_fill_holes
-from scipy.spatial.transform import Rotation
-
-from anamorph.data.files import read, read_labels
-from anamorph.errors import AnamorphError, AnamorphWarning
-from anamorph.evaluation.appearance import normalised_mutual_information
 from benchmarks import referee
 from benchmarks.processes import RunFailed, register_alone, write_json
 from benchmarks.provenance import ROOT, commit, hardware, now
 from benchmarks.tables import markdown_table, provenance_lines, shown
+from scipy.ndimage import binary_fill_holes
+from scipy.spatial.transform import Rotation
+
+from anamorph.data.files import check_same_space, read, read_labels
+from anamorph.errors import AnamorphError, AnamorphWarning
+from anamorph.evaluation.appearance import normalised_mutual_information
+
+DICE_GAINED = 0.1
+"""Rise of the mean Dice from which on a pair judged by labels counts as found."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """A rotation about the image's centre, degrees along each axis of a rotation vector, then a shift; RAS mm."""
+    """A turn about the centre, as a rotation vector in degrees (in 2-D its angle), then a shift; RAS mm."""
 
     degrees: tuple[float, ...]
     shift_mm: tuple[float, ...]
@@ -54,8 +56,8 @@ class Pair:
     """Files of a pair, relative to the data folder, and how it is judged.
 
     ``motion`` is the truth of a ``matrix`` pair; ``move_header`` says that the moving file lies aligned and its header
-    is moved by it first. ``labels`` are scored; all of the fixed image if left out. ``found_mm`` is the mean error, or
-    displacement, above which the start counts as failed; a pair with labels counts as found where Dice rises.
+    is moved by it first. ``labels`` are scored where the fixed image has them; all of its labels if left out.
+    ``found_mm`` is the mean error, or displacement, above which the start counts as failed.
     """
 
     name: str
@@ -129,12 +131,14 @@ def measure(pair: Pair, data: Path, threads: int, time_limit: float) -> dict[str
     row: dict[str, Any] = {"pair": pair.name, "fixed": Path(pair.fixed).name, "moving": Path(pair.moving).name}
     row |= {"judged_by": pair.judged_by, "commit": commit(), "date": now(), "threads": threads, "failure": None}
     needed = [name for name in (pair.fixed, pair.moving, pair.fixed_labels, pair.moving_labels) if name]
-    missing = [Path(name).name for name in needed if not (data / name).exists()]
+    missing = [Path(name).name for name in dict.fromkeys(needed) if not (data / name).exists()]
     if missing:
         return row | {"found": None, "failure": f"missing: {', '.join(missing)}"}
     with tempfile.TemporaryDirectory() as scratch:
         field = Path(scratch) / "field.nii.gz"
-        moving = _moved_copy(data / pair.moving, pair.motion, Path(scratch)) if pair.move_header else data / pair.moving
+        moving = data / pair.moving
+        if pair.move_header and pair.motion is not None:
+            moving = _moved_copy(moving, pair.motion, Path(scratch))
         try:
             report = register_alone(
                 sys.executable, ["benchmarks.anamorph_adapter"], data / pair.fixed, moving, field,
@@ -145,18 +149,13 @@ def measure(pair: Pair, data: Path, threads: int, time_limit: float) -> dict[str
             return row | {"found": False, "failure": str(error)}
 
 
-def _moved_copy(path: Path, motion: Motion | None, folder: Path) -> Path:
+def _moved_copy(path: Path, motion: Motion, folder: Path) -> Path:
     """The same voxels under a header that ``motion`` has moved."""
-    values, affine = referee.load(path)
-    if motion is None:
-        raise ValueError("a header is moved by a motion")
+    image = read(path)
     moved = folder / "moved.nii.gz"
-    nib.save(nib.Nifti1Image(values.astype(np.float32), motion.matrix(_centre(values.shape, affine)) @ affine), moved)
+    affine = motion.matrix(image.grid.centre) @ image.grid.affine
+    nib.save(nib.Nifti1Image(image.data[0].numpy(), affine), moved)
     return moved
-
-
-def _centre(shape: Sequence[int], affine: np.ndarray) -> np.ndarray:
-    return affine[:-1, :-1] @ ((np.array(shape) - 1) / 2) + affine[:-1, -1]
 
 
 def _score(pair: Pair, data: Path, moving_file: Path, field: Path) -> dict[str, Any]:
@@ -176,7 +175,7 @@ def _score(pair: Pair, data: Path, moving_file: Path, field: Path) -> dict[str, 
         scores[f"nmi_{when}"] = referee.number(normalised_mutual_information(values, warped, seen))
     error = scores["displacement_mean_mm"]
     if pair.motion is not None:
-        centre = fixed.grid.centre if not pair.move_header else _centre(*_shape_and_affine(data / pair.moving))
+        centre = read(data / pair.moving).grid.centre if pair.move_header else fixed.grid.centre
         matrix = pair.motion.matrix(centre)
         truth = np.einsum("ij,j...->i...", matrix[:-1, :-1], points)
         truth += matrix[:-1, -1].reshape(-1, *[1] * fixed.grid.ndim) - points
@@ -185,27 +184,23 @@ def _score(pair: Pair, data: Path, moving_file: Path, field: Path) -> dict[str, 
         error = scores["error_mean_mm"]
     if pair.fixed_labels and pair.moving_labels:
         of_fixed, of_moving = (read_labels(data / name) for name in (pair.fixed_labels, pair.moving_labels))
+        check_same_space(fixed.grid, of_fixed.grid, pair.fixed_labels)
         truth_labels = of_fixed.data.numpy()
-        wanted = pair.labels or tuple(int(label) for label in np.unique(truth_labels) if label)
+        wanted = [int(label) for label in np.unique(truth_labels) if label and label in (pair.labels or (label,))]
         for when, places in maps.items():
             warped = referee.pulled(of_moving.data.numpy(), of_moving.grid.affine, places, order=0)
             overlap = referee.overlap_of_labels(truth_labels, warped, fixed.grid.spacing, wanted)
             scores |= {f"{name}_{when}": value for name, value in overlap.items()}
     found = error is not None and error <= pair.found_mm
     if pair.judged_by == "labels":
-        found = (scores["dice_mean_after"] or 0.0) > (scores["dice_mean_before"] or 0.0)
+        found = (scores["dice_mean_after"] or 0.0) >= (scores["dice_mean_before"] or 0.0) + DICE_GAINED
     return scores | {"found": found}
-
-
-def _shape_and_affine(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
-    values, affine = referee.load(path)
-    return values.shape, affine
 
 
 def _foreground(values: np.ndarray) -> np.ndarray:
     """Head or body: brighter than a tenth of the range between the 1st and 99th percentile, holes filled."""
     low, high = np.percentile(values, (1, 99))
-    return binary_fill_holes(values > low + 0.1 * (high - low))
+    return np.asarray(binary_fill_holes(values > low + 0.1 * (high - low)))
 
 
 def page(results: dict[str, Any]) -> str:

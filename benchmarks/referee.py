@@ -60,7 +60,7 @@ def lies_inside(points: np.ndarray, affine: np.ndarray, shape: tuple[int, ...]) 
     """Which world points lie between the outer voxel centres of a grid, to a thousandth of a voxel."""
     last = np.array(shape).reshape(-1, *[1] * (points.ndim - 1)) - 1
     voxels = voxels_at(points, affine)
-    return ((voxels >= -1e-3) & (voxels <= last + 1e-3)).all(axis=0)
+    return np.all((voxels >= -1e-3) & (voxels <= last + 1e-3), axis=0)
 
 
 def pulled(values: np.ndarray, affine: np.ndarray, points: np.ndarray, order: int) -> np.ndarray:

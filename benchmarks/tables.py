@@ -25,11 +25,12 @@ def provenance_lines(hardware: dict[str, Any], rows: Sequence[dict[str, Any]]) -
     dates = sorted(row["date"][:10] for row in measured) or ["never"]
     threads = sorted({str(row["threads"]) for row in measured})
     ours = sorted({row["commit"] for row in measured if row.get("method", "anamorph") == "anamorph"})
+    machine = f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_mib']} MiB"
     packages = ", ".join(f"{name} {' and '.join(sorted(found))}" for name, found in sorted(versions.items()))
     return "\n".join(
         [
             f"- commit {', '.join(ours) or 'unknown'}; {' to '.join(dict.fromkeys((dates[0], dates[-1])))}",
-            f"- {hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_mib']} MiB; {', '.join(threads)} threads",
+            f"- {machine}; threads: {', '.join(threads)}",
             f"- {packages}",
         ]
     )

@@ -42,7 +42,7 @@ Peer = Callable[[Pair], tuple[np.ndarray, float, Settings]]
 
 
 def ants_syn(pair: Pair) -> tuple[np.ndarray, float, Settings]:
-    import ants
+    import ants  # pyright: ignore[reportMissingImports]
 
     fixed, moving = ants.image_read(pair.fixed), ants.image_read(pair.moving)
     settings = {"type_of_transform": "SyN", "random_seed": 1}
@@ -54,7 +54,7 @@ def ants_syn(pair: Pair) -> tuple[np.ndarray, float, Settings]:
 
 
 def elastix(pair: Pair) -> tuple[np.ndarray, float, Settings]:
-    import itk
+    import itk  # pyright: ignore[reportMissingImports]
 
     itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(pair.threads)
     fixed, moving = itk.imread(pair.fixed, itk.F), itk.imread(pair.moving, itk.F)
@@ -79,7 +79,7 @@ def _greedy_affine(greedy: Any, pair: Pair) -> str:
 
 
 def greedy_nmi(pair: Pair) -> tuple[np.ndarray, float, Settings]:
-    from picsl_greedy import Greedy3D
+    from picsl_greedy import Greedy3D  # pyright: ignore[reportMissingImports]
 
     greedy = Greedy3D()
     warp, warped, whole = (f"{pair.scratch}/{name}.nii.gz" for name in ("warp", "warped", "whole"))
@@ -95,8 +95,8 @@ def greedy_nmi(pair: Pair) -> tuple[np.ndarray, float, Settings]:
 
 def convexadam(pair: Pair) -> tuple[np.ndarray, float, Settings]:
     import torch
-    from convexAdam.convex_adam_MIND import convex_adam_pt
-    from picsl_greedy import Greedy3D
+    from convexAdam.convex_adam_MIND import convex_adam_pt  # pyright: ignore[reportMissingImports]
+    from picsl_greedy import Greedy3D  # pyright: ignore[reportMissingImports]
 
     torch.set_num_threads(pair.threads)
     greedy, warped = Greedy3D(), f"{pair.scratch}/warped.nii.gz"

@@ -191,4 +191,4 @@ def _question(linear: Affine) -> None:
     scales = np.linalg.svd(linear.matrix[:-1, :-1], compute_uv=False)
     if scales.max() > STRANGE_SCALE or scales.min() < 1 / STRANGE_SCALE:
         found = f"the images differ in size by {scales.min():.2f} to {scales.max():.2f}"
-        warn("W-REG-010", f"{found}; check the spacing in the headers, or use --settings.transform rigid")
+        warn("W-REG-010", f"{found}; check the spacing in the headers, or use --transform rigid")

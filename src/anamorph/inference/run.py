@@ -20,7 +20,7 @@ import torch
 
 from anamorph.data.files import atomic_write, check_same_space, read, read_labels, sha256, write
 from anamorph.data.image import Image, Labelmap, Landmarks, Mask, ReadPolicy
-from anamorph.data.landmark_files import read_landmarks
+from anamorph.data.landmark_files import paired, read_landmarks
 from anamorph.data.transform_files import read_transform, write_transform
 from anamorph.errors import (
     AnamorphError,
@@ -88,7 +88,7 @@ class Run:
     outputs: list[str] = field(default_factory=list)
 
     def __enter__(self) -> Run:
-        if (self.folder / "run.json").exists() and not self.force:
+        if not self.force and _status_of(self.folder) == "complete":
             raise ConfigurationError(
                 "E-OUT-016",
                 "this folder holds a run already",
@@ -220,9 +220,8 @@ def _read_truth(request: RegistrationRequest, fixed: Image, moving: Image, polic
     ]
     if (points[0] is None) != (points[1] is None):
         raise ConfigurationError("E-CFG-020", "landmarks of one image only", expected="those of both")
-    if points[0] is not None and points[1] is not None and len(points[0]) != len(points[1]):
-        found = f"{len(points[0])} fixed and {len(points[1])} moving landmarks"
-        raise InputError("E-LMK-020", found, file=request.moving_landmarks, expected="as many in both")
+    if points[0] is not None and points[1] is not None:
+        points = paired(points[0], points[1])
     return _Truth(*labels, *points)
 
 
@@ -342,6 +341,14 @@ def _refuse_output_among_inputs(request: RegistrationRequest) -> None:
 
 def _geometry(grid: Grid) -> dict[str, Any]:
     return {"shape": list(grid.shape), "spacing_mm": grid.spacing.round(6).tolist(), "affine_ras": grid.affine.tolist()}
+
+
+def _status_of(folder: Path) -> str | None:
+    """How the run in a folder ended; None where there is none, or none that can be read."""
+    try:
+        return json.loads((folder / "run.json").read_text(encoding="utf-8")).get("status")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def peak_memory_mb() -> int:

@@ -94,11 +94,10 @@ def prepare(
         low, high = max(low, ct_window[0]), min(high, ct_window[1])
     else:
         thinned = used.flatten()[:: max(1, used.numel() // 200_000)]
-        background = float(torch.quantile(thinned, 0.005))
-        bright = thinned[thinned > background + 1e-3 * (high - background)]
+        background, bright_end = (float(q) for q in torch.quantile(thinned, thinned.new_tensor([0.005, 0.999])))
+        bright = thinned[thinned > background + 1e-3 * ((bright_end if bright_end > background else high) - background)]
         if len(bright):
-            robust = torch.quantile(bright, torch.tensor([0.005, 0.995], device=bright.device))
-            low, high = (min(low, 0.0) if low >= 0 else background), float(robust[1])
+            low, high = (min(low, 0.0) if low >= 0 else background), float(torch.quantile(bright, 0.995))
     if not high - low > 1e-6 * max(abs(high), abs(low), 1e-30):
         raise NumericalError(
             "E-VAL-004",

@@ -163,7 +163,9 @@ def register_pair(
 
     with clock.stage("deformable", progress):
         warped = pulled(moving_scene, working.grid, linear.matrix)
-        spline = estimate_velocity(working, warped, _with_surroundings(fixed.grid, working.grid, settings), settings, on_step)
+        spline = estimate_velocity(
+            working, warped, _with_surroundings(fixed.grid, working.grid, settings), settings, on_step
+        )
     with clock.stage("judge deformable", progress):
         velocity = _in_world(spline, settings)
         transform = Chain((velocity, linear))

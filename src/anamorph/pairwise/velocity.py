@@ -35,6 +35,11 @@ DESCRIPTORS = {"mind": losses.mind, "mind_ssc": losses.mind_ssc}
 """Compared channel by channel after warping; every other similarity sees the warped image."""
 
 
+NATURAL_SCALE = {"macmind": 3.0, "mi": 15.0, "nmi": 15.0, "local_mi": 15.0, "lncc": 50.0, "ssim": 50.0}
+"""How much larger than a descriptor distance a loss is over the same misalignment, roughly; 1 where not listed. The
+smoothness is multiplied by it, so that one weight means about the same whatever is compared."""
+
+
 @dataclass(frozen=True, eq=False)
 class SplineVelocity:
     """Coefficients 1 d *lattice, mm along the axes of ``grid``, whose field of view the lattice fills."""
@@ -114,6 +119,7 @@ def estimate_velocity(
     """
     edge = fixed.grid.voxel_volume ** (1 / fixed.grid.ndim)
     content = _Content(fixed, moving, settings)
+    smoothness = settings.smoothness * NATURAL_SCALE.get(settings.similarity, 1.0)
     coefficients: Tensor | None = None
     for level, (factor, iterations) in enumerate(zip(settings.levels, settings.iterations, strict=True)):
         shape = shape_with_edge(fixed.grid, factor * edge)
@@ -126,7 +132,7 @@ def estimate_velocity(
                 coefficients, [_refit(old, new) for old, new in zip(coefficients.shape[2:], nodes, strict=True)]
             )
         coarse = grid.resized(shape_with_edge(fixed.grid, settings.levels[0] * edge))
-        problem = _Level(content.at(shape), grid, coarse, lattice_matrices(nodes, view, coarse), settings.smoothness)
+        problem = _Level(content.at(shape), grid, coarse, lattice_matrices(nodes, view, coarse), smoothness)
         step = settings.step_size * edge * math.sqrt(factor / settings.levels[-1])
 
         def report(iteration: int, similarity: float, smoothness: float, level=level, iterations=iterations) -> None:
