@@ -13,13 +13,13 @@ import warnings
 from pathlib import Path
 
 import torch
-from benchmarks.provenance import peak_mib, versions
 
 from anamorph.data.files import read
 from anamorph.data.transform_files import write_transform
 from anamorph.errors import AnamorphError
 from anamorph.inference.register import register
 from anamorph.spatial.transform import Field
+from benchmarks.provenance import peak_mib, versions
 
 PACKAGES = ("anamorph", "torch", "numpy", "scipy", "nibabel", "monai")
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from benchmarks import referee
 from benchmarks.known_maps_page import page
 from benchmarks.processes import RunFailed, register_alone, write_json

@@ -21,16 +21,16 @@ from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
-from benchmarks import referee
-from benchmarks.processes import RunFailed, register_alone, write_json
-from benchmarks.provenance import ROOT, commit, hardware, now
-from benchmarks.tables import markdown_table, provenance_lines, shown
 from scipy.ndimage import binary_fill_holes
 from scipy.spatial.transform import Rotation
 
 from anamorph.data.files import check_same_space, read, read_labels
 from anamorph.errors import AnamorphError, AnamorphWarning
 from anamorph.evaluation.appearance import normalised_mutual_information
+from benchmarks import referee
+from benchmarks.processes import RunFailed, register_alone, write_json
+from benchmarks.provenance import ROOT, commit, hardware, now
+from benchmarks.tables import markdown_table, provenance_lines, shown
 
 DICE_GAINED = 0.1
 """Rise of the mean Dice from which on a pair judged by labels counts as found."""

@@ -1,7 +1,7 @@
 """Every refusal and every warning, as one line with a code.
 
-A refusal reads ``E-XXX-nnn: FILE: found ..., expected ...; do ...``. Its class decides the exit code of the command line, so a
-library user catches by kind and a script reads the number:
+A refusal reads ``E-XXX-nnn: FILE: found ..., expected ...; do ...``. Its class decides the exit code of the command
+line, so a library user catches by kind and a script reads the number:
 
 ======  =======================  ==========================================
 exit    class                    means

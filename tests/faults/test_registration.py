@@ -1,4 +1,4 @@
-"""Rows of the fault catalogue that need a registration: G13 G14 G19 G20, V01 V04 V05 V10 V11 V16, N27, T15, R04, S03."""
+"""Rows of the fault catalogue that need a registration: geometry, values, runs; the id ends each test's name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from anamorph.inference import run as run_module
 from anamorph.inference.memory import estimated_memory, fit_to_memory
 from anamorph.inference.register import register, resolve_device
 from anamorph.inference.request import RegistrationRequest
-from anamorph.inference.run import Run, run_registration
+from anamorph.inference.run import run_registration
+from anamorph.inference.run_folder import Run
 from anamorph.pairwise.settings import PairwiseSettings
 from anamorph.spatial.grid import Grid
 
@@ -70,7 +71,7 @@ def quietly_about(code: str, call, *arguments, **more):
 
 def test_apart_views_are_brought_together_or_refused_G13():
     fixed, moving = image(head()), image(head(1), moved(700))
-    with pytest.raises(NumericalError, match="E-REG-013.*0%"):
+    with pytest.raises(NumericalError, match=r"E-REG-013.*0%"):
         register(fixed, moving, settings=RIGID.model_copy(update={"search": "header"}))
     found = register(fixed, moving, settings=RIGID)
     np.testing.assert_allclose(found.linear.matrix[:3, 3], moved(700)[:3, 3], atol=1.5)
@@ -84,13 +85,13 @@ def test_a_turned_head_needs_the_full_search_G14():
 
 def test_two_and_three_dimensions_do_not_mix_G19():
     flat = Image.from_array(head()[..., 11], np.diag([2.0, 2.5, 1.0]))
-    with pytest.raises(InputError, match="E-GEO-019.*3-D fixed and 2-D moving"):
+    with pytest.raises(InputError, match=r"E-GEO-019.*3-D fixed and 2-D moving"):
         register(image(head()), flat)
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 3), (1, 4, 9)], ids=["3x3x3", "1x4x9"])
 def test_too_few_voxels_are_refused_with_the_least_number_G19(shape):
-    with pytest.raises(InputError, match="E-GEO-019.*expected 8 along two axes"):
+    with pytest.raises(InputError, match=r"E-GEO-019.*expected 8 along two axes"):
         register(image(np.random.default_rng(0).random(shape)), image(head()))
 
 
@@ -102,7 +103,7 @@ def test_five_by_many_survives_G19():
 
 def test_the_same_image_stays_G20():
     fixed = image(head())
-    with pytest.warns(AnamorphWarning, match="W-REG-020"):
+    with pytest.warns(AnamorphWarning, match=r"W-REG-020"):
         found = quietly_about("W-REG-016", register, fixed, fixed, settings=QUICK)
     assert np.linalg.norm(found.transform.displacement_on(fixed.grid), axis=0).mean() < 0.1
 
@@ -111,7 +112,7 @@ def test_a_slab_of_nan_changes_little_V01():
     fixed, spoilt = head(), head(1, invert=True)
     clean = register(image(fixed), image(spoilt, moved(6)), settings=RIGID)
     spoilt[:, :, :2] = np.nan
-    with pytest.warns(AnamorphWarning, match="W-VAL-001"):
+    with pytest.warns(AnamorphWarning, match=r"W-VAL-001"):
         holed = image(spoilt, moved(6))
     found = register(image(fixed), holed, settings=RIGID)
     points = clean.fixed.grid.to_world(clean.fixed.grid.voxels()[::31])
@@ -120,9 +121,9 @@ def test_a_slab_of_nan_changes_little_V01():
 
 def test_a_constant_image_is_refused_or_gives_the_identity_V04():
     flat = image(np.full((12, 12, 12), 7.0))
-    with pytest.raises(NumericalError, match="E-VAL-004.*no contrast"):
+    with pytest.raises(NumericalError, match=r"E-VAL-004.*no contrast"):
         register(flat, image(head()))
-    with pytest.warns(AnamorphWarning, match="W-VAL-004"):
+    with pytest.warns(AnamorphWarning, match=r"W-VAL-004"):
         found = register(image(head()), flat, allow_flat=True)
     assert np.array_equal(found.linear.matrix, np.eye(4))
 
@@ -135,7 +136,7 @@ def test_nothing_in_the_mask_V05():
     mask = np.zeros(values.shape, dtype=bool)
     mask[:6] = True
     fixed = image(values)
-    with pytest.raises(NumericalError, match="E-VAL-00[45]"):
+    with pytest.raises(NumericalError, match=r"E-VAL-00[45]"):
         register(fixed, image(head(1)), fixed_mask=Mask(torch.from_numpy(mask), fixed.grid))
 
 
@@ -157,16 +158,16 @@ def test_a_huge_scan_is_refused_before_the_work_or_fits_V16():
     with pytest.raises(ResourceError, match=r"E-MEM-016.*GiB are needed, 4.0 GiB allowed"):
         fit_to_memory(huge, huge, PairwiseSettings(), 4 * 2**30)
     middle = Grid.from_spacing((256, 256, 200), 1.0)
-    with pytest.warns(AnamorphWarning, match="W-MEM-016"):
+    with pytest.warns(AnamorphWarning, match=r"W-MEM-016"):
         settings = fit_to_memory(middle, middle, PairwiseSettings(working_voxels=13_000_000), 2 * 2**30)
     assert estimated_memory(middle, middle, settings) <= 2 * 2**30
 
 
 def test_devices_that_are_not_there_R14():
-    with pytest.raises(ConfigurationError, match="E-CFG-014"):
+    with pytest.raises(ConfigurationError, match=r"E-CFG-014"):
         resolve_device("toaster")
     if not torch.cuda.is_available():
-        with pytest.raises(ResourceError, match="E-DEV-014.*--device cpu"):
+        with pytest.raises(ResourceError, match=r"E-DEV-014.*--device cpu"):
             resolve_device("cuda")
 
 
@@ -203,14 +204,14 @@ def test_an_input_replaced_on_the_way_is_refused_N27(files, tmp_path, monkeypatc
         write(image(head(3)), files[1])
 
     monkeypatch.setattr(run_module, "_write_files", meanwhile)
-    with pytest.raises(IntegrityError, match="E-IO-027.*moving"), Run(asked.out, "register", {}) as run:
+    with pytest.raises(IntegrityError, match=r"E-IO-027.*moving"), Run(asked.out, "register", {}) as run:
         run_registration(asked, run)
     assert json.loads((asked.out / "run.json").read_text())["status"] == "failed"
 
 
 def test_results_do_not_go_among_the_inputs_R04(files):
     asked = request(files, files[0].parent)
-    with pytest.raises(ConfigurationError, match="E-OUT-004"), Run(asked.out, "register", {}) as run:
+    with pytest.raises(ConfigurationError, match=r"E-OUT-004"), Run(asked.out, "register", {}) as run:
         run_registration(asked, run)
 
 
@@ -218,7 +219,7 @@ def test_a_complete_run_is_not_replaced_unasked(files, tmp_path):
     out = tmp_path / "out"
     with Run(out, "register", {}) as run:
         run.finish()
-    with pytest.raises(ConfigurationError, match="E-OUT-016"), Run(out, "register", {}):
+    with pytest.raises(ConfigurationError, match=r"E-OUT-016"), Run(out, "register", {}):
         pass
     with Run(out, "register", {}, force=True) as run:
         run.finish()
@@ -234,7 +235,7 @@ def test_an_unfinished_folder_is_told(tmp_path):
 def test_folding_is_questioned_T15(files, tmp_path, monkeypatch):
     monkeypatch.setattr(run_module.folding, "jacobian_determinant", lambda u, affine: np.full(u.shape[1:], -1.0))
     asked = request(files, tmp_path / "out", strict_qc=True)
-    with pytest.raises(NumericalError, match="E-REG-015.*100.0%"), Run(asked.out, "register", {}) as run:
+    with pytest.raises(NumericalError, match=r"E-REG-015.*100.0%"), Run(asked.out, "register", {}) as run:
         run_registration(asked, run)
     relaxed = request(files, tmp_path / "other")
     with Run(relaxed.out, "register", {}) as run:

@@ -78,5 +78,5 @@ def test_a_lattice_reproduces_a_linear_velocity_and_it_costs_nothing():
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
-    with pytest.raises(ValueError, match="levels|patch_size|ct_window|smoothness|smoth"):
+    with pytest.raises(ValueError, match=r"levels|patch_size|ct_window|smoothness|smoth"):
         PairwiseSettings(**wrong)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from anamorph.cli.screen import Screen
     from anamorph.errors import AnamorphError
     from anamorph.evaluation.scores import Score
-    from anamorph.inference.run import Run, RunResult
+    from anamorph.inference.run import RunResult
+    from anamorph.inference.run_folder import Run
     from anamorph.report.inputs import ReportInputs
     from anamorph.report.verdict import Verdict
 
@@ -88,7 +89,8 @@ def perform(request: RegistrationRequest, screen: Screen, command: str) -> Outco
     Raises:
         AnamorphError: what stood in the way.
     """
-    from anamorph.inference.run import Run, run_registration
+    from anamorph.inference.run import run_registration
+    from anamorph.inference.run_folder import Run
     from anamorph.report.verdict import judge
 
     with Run(request.out, command, request.model_dump(), request.force, screen.warning) as run:
@@ -207,7 +209,7 @@ def _settings(request: RegistrationRequest) -> dict[str, Any]:
 def _facts(run: Run) -> dict[str, Any]:
     """What the run stands on, in words."""
     from anamorph import __version__
-    from anamorph.inference.run import environment, peak_memory_mb
+    from anamorph.inference.run_folder import environment, peak_memory_mb
 
     inputs = run.facts.get("inputs", {})
     facts: dict[str, Any] = {"version": f"anamorph {__version__}", "peak memory": f"{peak_memory_mb()} MiB"}

@@ -1,18 +1,12 @@
-"""A run: a folder that holds a registration's files, and ``run.json``, written last, that says how it ended."""
+"""A whole registration as ``anamorph register`` does it: files in, transform found, scored, files out."""
 
 from __future__ import annotations
 
-import json
-import platform
-import resource
-import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -22,19 +16,12 @@ from anamorph.data.files import atomic_write, check_same_space, read, read_label
 from anamorph.data.image import Image, Labelmap, Landmarks, Mask, ReadPolicy
 from anamorph.data.landmark_files import paired, read_landmarks
 from anamorph.data.transform_files import read_transform, write_transform
-from anamorph.errors import (
-    AnamorphError,
-    AnamorphWarning,
-    ConfigurationError,
-    InputError,
-    IntegrityError,
-    NumericalError,
-    warn,
-)
+from anamorph.errors import AnamorphWarning, ConfigurationError, InputError, IntegrityError, NumericalError, warn
 from anamorph.evaluation import appearance, folding, landmarks, overlap, surface
 from anamorph.evaluation.scores import Score, of_case, to_csv
 from anamorph.inference.register import Registration, register
 from anamorph.inference.request import RegistrationRequest
+from anamorph.inference.run_folder import Run
 from anamorph.inference.warp import warp
 from anamorph.pairwise.register import Progress
 from anamorph.spatial.grid import Grid
@@ -54,7 +41,8 @@ class RunResult:
         before: the moving image by its header, or the given initial transform, alone.
         warped: the moving image after registration.
         displacement_mm: the whole map on the fixed grid, d I J (K), RAS mm.
-        jacobian: its determinant, I J (K).
+        inverse_mm: its inverse on the moving grid.
+        jacobian: the determinant of the map, I J (K).
         fixed_labels: of the fixed image, where given.
         warped_labels: of the moving image on the fixed grid, where given.
         scores: every row; ``method`` is "before" or "anamorph".
@@ -64,103 +52,11 @@ class RunResult:
     before: Image
     warped: Image
     displacement_mm: np.ndarray
+    inverse_mm: np.ndarray
     jacobian: np.ndarray
     fixed_labels: Labelmap | None
     warped_labels: Labelmap | None
     scores: Sequence[Score]
-
-
-@dataclass
-class Run:
-    """A run folder. As a context it collects warnings, and on an error writes ``run.json`` with its line.
-
-    Raises:
-        ConfigurationError: E-OUT-016, the folder holds a complete run already.
-    """
-
-    folder: Path
-    command: str
-    configuration: Mapping[str, Any]
-    force: bool = False
-    on_warning: Callable[[str], None] | None = None
-    warnings: list[str] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-    outputs: list[str] = field(default_factory=list)
-
-    def __enter__(self) -> Run:
-        if not self.force and _status_of(self.folder) == "complete":
-            raise ConfigurationError(
-                "E-OUT-016",
-                "this folder holds a run already",
-                file=self.folder,
-                do="choose another --out, or use --force",
-            )
-        leftover = (
-            self.folder.is_dir() and any(self.folder.glob("*.nii.gz")) and not (self.folder / "run.json").exists()
-        )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigurationError(
-                "E-OUT-001", f"no folder can be made ({error.strerror})", file=self.folder
-            ) from error
-        (self.folder / "run.json").unlink(missing_ok=True)
-        self._begin = time.perf_counter()
-        self._caught = warnings.catch_warnings()
-        self._caught.__enter__()
-        shown = warnings.showwarning
-
-        def record(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-            if not issubclass(category, AnamorphWarning):
-                shown(message, category, *rest, **more)
-                return
-            self.warnings.append(str(message))
-            if self.on_warning is not None:
-                self.on_warning(str(message))
-
-        warnings.simplefilter("always", AnamorphWarning)
-        warnings.showwarning = record
-        if leftover:
-            warn(
-                "W-OUT-001", "this folder holds files of a run that did not finish; they are replaced", file=self.folder
-            )
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._caught.__exit__(kind, error, traceback)
-        if error is not None:
-            code = error.code if isinstance(error, AnamorphError) else type(error).__name__
-            self._write("failed", {"code": code, "message": str(error) if isinstance(error, AnamorphError) else code})
-
-    def path(self, name: str) -> Path:
-        """Where a result goes; remembered in ``run.json``."""
-        if name not in self.outputs:
-            self.outputs.append(name)
-        return self.folder / name
-
-    def finish(self) -> None:
-        """Write ``run.json`` with status complete: the last file of a run."""
-        self._write("complete", None)
-
-    def _write(self, status: str, error: Mapping[str, str] | None) -> None:
-        record = {
-            "status": status,
-            "error": error,
-            "command": self.command,
-            "version": version("anamorph"),
-            "configuration": self.configuration,
-            **self.facts,
-            "seconds_in_all": round(time.perf_counter() - self._begin, 3),
-            "peak_memory_mb": peak_memory_mb(),
-            "environment": environment(),
-            "warnings": self.warnings,
-            "outputs": self.outputs,
-        }
-        text = json.dumps(record, indent=2, allow_nan=False, default=_plain)
-        with atomic_write(self.folder / "run.json") as part:
-            part.write_text(text + "\n", encoding="utf-8")
 
 
 def run_registration(request: RegistrationRequest, run: Run, progress: Progress | None = None) -> RunResult:
@@ -231,57 +127,47 @@ def _evaluate(request: RegistrationRequest, registration: Registration, truth: _
     displacement = transform.displacement_on(fixed.grid)
     inverse = transform.inverse().displacement_on(moving.grid)
     jacobian = folding.jacobian_determinant(displacement, fixed.grid.affine).astype(np.float32)
-    run.facts["seconds"] = {name: round(value, 3) for name, value in registration.seconds.items()}
-    before, warped = warp(moving, registration.initial, fixed.grid), registration.warped()
-    labels = truth.moving_labels
-    warped_labels = None if labels is None else warp(labels, transform, fixed.grid)
-    write_later = DisplacementField(torch.from_numpy(inverse), moving.grid)
-    rows: list[Score] = []
-    for method, image, map_, moved in (
-        (
-            "before",
-            before,
-            registration.initial,
-            None if labels is None else warp(labels, registration.initial, fixed.grid),
-        ),
-        ("anamorph", warped, transform, warped_labels),
-    ):
-        rows += of_case(_scores_of(request, registration, truth, image, map_, moved), fixed.name, method)
-    rows += of_case(folding.folding_scores(displacement, fixed.grid.affine), fixed.name, "anamorph")
+    before, rows, _ = _scored("before", registration.initial, request, registration, truth)
+    warped, after, warped_labels = _scored("anamorph", transform, request, registration, truth)
     residual = folding.inverse_residual_scores(displacement, fixed.grid.affine, inverse, moving.grid.affine)
-    rows += of_case(residual, fixed.name, "anamorph")
+    whole = [*folding.folding_scores(displacement, fixed.grid.affine), *residual]
+    rows += [*after, *of_case(whole, fixed.name, "anamorph")]
+    _question_folding(float((jacobian <= 0).mean()), request.strict_qc)
+    seconds = {**registration.seconds, "evaluate": time.perf_counter() - begin}
+    run.facts["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
     run.facts["inverse_residual"] = {row.metric: row.value if np.isfinite(row.value) else None for row in residual}
-    found = registration.found
-    if found is not None:
-        run.facts["start"] = found.start.origin
-        run.facts["working_grid"] = _geometry(found.working_grid)
-    folded = float((jacobian <= 0).mean())
-    if folded > STRICT_FOLDED_SHARE:
-        if request.strict_qc:
-            raise NumericalError("E-REG-015", f"{folded:.1%} of the voxels fold", expected="at most 1 %")
-        warn("W-REG-015", f"{folded:.1%} of the voxels fold")
-    write_transform(write_later, run.path("inverse_displacement.nii.gz"), moving.grid, overwrite=True)
-    run.facts["seconds"]["evaluate"] = round(time.perf_counter() - begin, 3)
+    if (found := registration.found) is not None:
+        run.facts |= {"start": found.start.origin, "kept": found.kept, "working_grid": _geometry(found.working_grid)}
     return RunResult(
-        registration, before, warped, displacement, jacobian, truth.fixed_labels, warped_labels, tuple(rows)
+        registration, before, warped, displacement, inverse, jacobian, truth.fixed_labels, warped_labels, tuple(rows)
     )
 
 
-def _scores_of(
-    request: RegistrationRequest,
-    registration: Registration,
-    truth: _Truth,
-    image: Image,
-    transform: Transform,
-    labels: Labelmap | None,
-) -> list[Score]:
-    fixed = registration.fixed
-    seen = warp(_everywhere(registration.moving), transform, fixed.grid).data.numpy()
+def _question_folding(share: float, strict: bool) -> None:
+    if share <= STRICT_FOLDED_SHARE:
+        return
+    found = f"{share:.1%} of the voxels fold"
+    if strict:
+        raise NumericalError("E-REG-015", found, expected="at most 1 %", do="raise --smoothness")
+    warn("W-REG-015", found)
+
+
+def _scored(
+    method: str, transform: Transform, request: RegistrationRequest, registration: Registration, truth: _Truth
+) -> tuple[Image, list[Score], Labelmap | None]:
+    """The moving image and labels brought over by a transform, and how well that fits."""
+    fixed, moving, labels = registration.fixed, registration.moving, truth.moving_labels
+    with warnings.catch_warnings():
+        if method == "before":  # what lies outside or gets lost there is the very reason to register
+            warnings.simplefilter("ignore", AnamorphWarning)
+        image = warp(moving, transform, fixed.grid)
+        warped = None if labels is None else warp(labels, transform, fixed.grid)
+        seen = warp(_everywhere(moving), transform, fixed.grid).data.numpy()
     if fixed.valid is not None:
         seen &= fixed.valid.numpy()
     rows = appearance.appearance_scores(fixed.data[0].numpy(), image.data[0].numpy(), seen)
-    if truth.fixed_labels is not None and labels is not None:
-        a, b = truth.fixed_labels.data.numpy(), labels.data.numpy()
+    if truth.fixed_labels is not None and warped is not None:
+        a, b = truth.fixed_labels.data.numpy(), warped.data.numpy()
         present = sorted((set(np.unique(a).tolist()) | set(np.unique(b).tolist())) - {0, *request.ignore_labels})
         names = {value: truth.fixed_labels.names.get(value, str(value)) for value in present}
         rows += overlap.label_overlap(a, b, names)
@@ -289,7 +175,7 @@ def _scores_of(
     if truth.fixed_landmarks is not None and truth.moving_landmarks is not None:
         pair = truth.fixed_landmarks, truth.moving_landmarks
         rows += landmarks.landmark_scores(pair[0].points, pair[1].points, transform, pair[0].names)
-    return rows
+    return image, of_case(rows, fixed.name, method), warped
 
 
 def _everywhere(image: Image) -> Mask:
@@ -305,14 +191,16 @@ def _write_files(result: RunResult, run: Run) -> None:
     whole = DisplacementField(torch.from_numpy(result.displacement_mm), registration.fixed.grid)
     write_transform(registration.transform, run.path("transform.h5"), registration.fixed.grid, overwrite=True)
     write_transform(whole, run.path("displacement.nii.gz"), registration.fixed.grid, overwrite=True)
+    back = DisplacementField(torch.from_numpy(result.inverse_mm), registration.moving.grid)
+    write_transform(back, run.path("inverse_displacement.nii.gz"), registration.moving.grid, overwrite=True)
     write_transform(registration.linear, run.path("affine.tfm"), overwrite=True)
     with atomic_write(run.path("scores.csv")) as part:
         part.write_text(to_csv(result.scores), encoding="utf-8")
 
 
 def _inputs(request: RegistrationRequest) -> dict[str, Path]:
-    names = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_labels", "moving_labels", "fixed_landmarks", "moving_landmarks", "initial")  # fmt: skip
-    return {name: path for name in names if (path := getattr(request, name)) is not None}
+    names = [f"{side}{kind}" for side in ("fixed", "moving") for kind in ("", "_mask", "_labels", "_landmarks")]
+    return {name: path for name in [*names, "initial"] if (path := getattr(request, name)) is not None}
 
 
 def _hashes(request: RegistrationRequest) -> dict[str, dict[str, str]]:
@@ -341,39 +229,3 @@ def _refuse_output_among_inputs(request: RegistrationRequest) -> None:
 
 def _geometry(grid: Grid) -> dict[str, Any]:
     return {"shape": list(grid.shape), "spacing_mm": grid.spacing.round(6).tolist(), "affine_ras": grid.affine.tolist()}
-
-
-def _status_of(folder: Path) -> str | None:
-    """How the run in a folder ended; None where there is none, or none that can be read."""
-    try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8")).get("status")
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
-def peak_memory_mb() -> int:
-    """Largest memory this process has held, MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
-
-
-def environment() -> dict[str, Any]:
-    """What the result may depend on; nothing that names a machine or a user."""
-    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "gpu": cuda,
-    }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return value.name
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} does not belong into run.json")

@@ -1,8 +1,8 @@
 """One pair, from start to diffeomorphism: initialise > rigid > (similarity >) affine > velocity.
 
-A pair that is aligned already is better left alone, since noise always offers something to fit. So the linear result has
-to lower an independent loss by ``least_gain``, unless the search had to move the images first; so has the deformable one
-where no linear result was kept, and where one was it has to lower that loss at all.
+A pair that is aligned already is better left alone, since noise always offers something to fit. So the linear result
+has to lower an independent loss by ``least_gain``, unless the search had to move the images first; so has the
+deformable one where no linear result was kept, and where one was it has to lower that loss at all.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def register_pair(
         )
         fixed_scene, moving_scene = cropped_to_content(fixed_scene), cropped_to_content(moving_scene)
     compare = _linear_comparison(settings)
-    with clock.stage("initialise", progress):
+    with clock.stage("initialise", progress), _one_thread():
         if initial is None:
             start = find_start(
                 fixed_scene, moving_scene, compare, settings.search, settings.least_overlap, settings.seed
@@ -138,7 +138,7 @@ def register_pair(
         "similarity": ("rigid", "similarity"),
     }.get(settings.transform, ("rigid", "affine"))
     for kind in kinds:
-        with clock.stage(kind, progress):
+        with clock.stage(kind, progress), _one_thread():
             counts = LINEAR_VOXELS if kind == kinds[-1] else LINEAR_VOXELS[:1]
             for count in counts:
                 near, far = _at_same_resolution(fixed_scene, moving_scene, count)
@@ -163,9 +163,8 @@ def register_pair(
 
     with clock.stage("deformable", progress):
         warped = pulled(moving_scene, working.grid, linear.matrix)
-        spline = estimate_velocity(
-            working, warped, _with_surroundings(fixed.grid, working.grid, settings), settings, on_step
-        )
+        view = _with_surroundings(fixed.grid, working.grid, settings)
+        spline = estimate_velocity(working, warped, view, settings, on_step)
     with clock.stage("judge deformable", progress):
         velocity = _in_world(spline, settings)
         transform = Chain((velocity, linear))
@@ -176,6 +175,17 @@ def register_pair(
     return PairwiseResult(transform, linear, start, "deformable", tuple(steps), clock.seconds, working.grid)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Tensors as small as the linear stages' lose more time where threads meet than they gain in between."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _linear_comparison(settings: PairwiseSettings) -> Compare:
     compare = losses.SIMILARITIES[settings.linear_similarity]
     if settings.linear_similarity in ("mi", "nmi"):
@@ -184,7 +194,7 @@ def _linear_comparison(settings: PairwiseSettings) -> Compare:
 
 
 def _independent_loss(fixed: Scene, moving: Scene, transform: Transform) -> float:
-    """NMI at the working resolution: neither what the deformable stage minimised nor at the linear stages' resolution."""
+    """NMI at the working resolution: not what the deformable stage minimises, nor where the linear stages do."""
     images = torch.cat([moving.image[0], torch.ones_like(moving.image[0]) if moving.mask is None else moving.mask[0]])
     warped, seen = resample(images.cpu(), moving.grid, fixed.grid, transform).to(fixed.image)[:, None, None]
     limits = (0.0, 1.0)

@@ -3,12 +3,12 @@
     minimise over c    similarity( F, M o A o exp(v_c) ) + smoothness * bending(v_c)
 
     v_c(x) = sum_k c_k B(x / h - k)                  one coefficient vector a lattice node, h = ``control_spacing``
-    exp    = scaling and squaring on a grid twice as coarse as the level (its own voxels at the coarsest)
+    exp    = scaling and squaring on the coarsest level's grid, enlarged linearly to the level's
 
-The map is a diffeomorphism, and exp(-v) is its inverse. Coefficients are mm along the fixed grid's axes, so that a level
-starts where the one before it ended. Descriptors are computed once, at the working resolution, and *averaged* to the
-level: fine texture then speaks at coarse levels too, which descriptors of a shrunken image cannot do. Other similarities
-compare the warped image itself.
+The map is a diffeomorphism, and exp(-v) is its inverse. Coefficients are mm along the fixed grid's axes, so that a
+level starts where the one before it ended. Descriptors are computed once, at the working resolution, and *averaged* to
+the level: fine texture then speaks at coarse levels too, which descriptors of a shrunken image cannot do. Other
+similarities compare the warped image itself.
 
 Sources: D. Rueckert et al. (1999), doi:10.1109/42.796284 (B-spline lattice, bending energy); V. Arsigny et al. (2006),
 doi:10.1007/11866565_113 (scaling and squaring); M. Heinrich et al. (2012), doi:10.1016/j.media.2012.05.008 (MIND);
@@ -97,7 +97,7 @@ def along_axes(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
 
 
 def bending_energy(velocity: Tensor, spacing: np.ndarray) -> Tensor:
-    """Bending energy of a velocity in voxels, times an edge squared: scale-free, so one weight serves a mouse and a man."""
+    """Bending energy of a velocity in voxels, times an edge squared: one weight serves a mouse and a man."""
     return losses.bending_energy(velocity, spacing=tuple(spacing)) * float(np.prod(spacing)) ** (2 / len(spacing))
 
 
