@@ -78,7 +78,7 @@ def test_labels_keep_their_values_and_type(dtype):
     ("millimetres", "expected"),
     [(0.0, [5, 3, 3, 9]), (0.4, [5, 3, 3, 9]), (0.5, [3, 3, 3, 9]), (0.6, [3, 3, 9, 0])],
 )
-def test_the_largest_share_wins_the_lower_label_at_a_tie_and_nothing_beyond_the_border(millimetres, expected):
+def test_the_largest_share_wins_the_lower_label_at_a_tie_and_nothing_beyond_the_border_L09(millimetres, expected):
     line = Grid.from_spacing((4, 1))
     labels = Labelmap(torch.tensor([[5], [3], [3], [9]], dtype=torch.int32), line)
     with pytest.warns(AnamorphWarning, match="W-LAB-007.*: 5$") if 5 not in expected else nullcontext():

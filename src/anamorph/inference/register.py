@@ -95,11 +95,11 @@ def register(
         raise ConfigurationError("E-CFG-006", "a deformable initial transform", expected="a linear one")
     chosen = resolve_device(device)
     settings = fit_to_memory(fixed.grid, moving.grid, settings, max_memory)
-    sides = [_volume(fixed, fixed_mask, policy), _volume(moving, moving_mask, policy)]
+    here, there = _volume(fixed, fixed_mask, policy), _volume(moving, moving_mask, policy)
     start = initial or Affine.identity(fixed.grid.ndim)
     try:
         linear = None if initial is None else _as_affine(initial)
-        found = register_pair(*sides, settings, initial=linear, device=chosen, progress=progress)
+        found = register_pair(here, there, settings, initial=linear, device=chosen, progress=progress)
     except NumericalError as error:
         if not (allow_flat and error.code == "E-VAL-004"):
             raise

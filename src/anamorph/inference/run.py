@@ -25,8 +25,8 @@ from anamorph.inference.run_folder import Run
 from anamorph.inference.warp import warp
 from anamorph.pairwise.register import Progress
 from anamorph.spatial.grid import Grid
+from anamorph.spatial.transform import Affine, Transform
 from anamorph.spatial.transform import Field as DisplacementField
-from anamorph.spatial.transform import Transform
 
 STRICT_FOLDED_SHARE = 0.01
 """Share of folded voxels above which a result is questioned (T15)."""
@@ -105,11 +105,10 @@ class _Truth:
 
 
 def _read_truth(request: RegistrationRequest, fixed: Image, moving: Image, policy: ReadPolicy) -> _Truth:
-    labels = []
-    for path, image in ((request.fixed_labels, fixed), (request.moving_labels, moving)):
-        labels.append(None if path is None else read_labels(path, policy))
-        if path is not None:
-            check_same_space(image.grid, labels[-1].grid, path)
+    labels = [
+        None if path is None else _labels_of(image, path, policy)
+        for path, image in ((request.fixed_labels, fixed), (request.moving_labels, moving))
+    ]
     points = [
         None if path is None else read_landmarks(path, image.grid)
         for path, image in ((request.fixed_landmarks, fixed), (request.moving_landmarks, moving))
@@ -118,7 +117,17 @@ def _read_truth(request: RegistrationRequest, fixed: Image, moving: Image, polic
         raise ConfigurationError("E-CFG-020", "landmarks of one image only", expected="those of both")
     if points[0] is not None and points[1] is not None:
         points = paired(points[0], points[1])
-    return _Truth(*labels, *points)
+    return _Truth(labels[0], labels[1], points[0], points[1])
+
+
+def _labels_of(image: Image, path: Path, policy: ReadPolicy) -> Labelmap:
+    """Labels on their image's grid; on one of another size they are brought over in world space, with a word."""
+    labels = read_labels(path, policy)
+    if labels.grid.shape == image.grid.shape:
+        check_same_space(image.grid, labels.grid, path)
+        return labels
+    warn("W-GEO-015", "on another grid than its image; brought over in world space", file=path)
+    return warp(labels, Affine.identity(image.grid.ndim), image.grid)
 
 
 def _evaluate(request: RegistrationRequest, registration: Registration, truth: _Truth, run: Run) -> RunResult:

@@ -17,7 +17,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from anamorph.errors import NumericalError
-from anamorph.pairwise.linear import Compare, compare_linear, refine_linear
+from anamorph.pairwise.comparison import Compare
+from anamorph.pairwise.linear import compare_linear, refine_linear
 from anamorph.pairwise.preparation import Scene
 
 COARSE_VOXELS = 12_000

@@ -7,20 +7,16 @@ Parameters are scaled so that a unit step of any of them moves the fixed image's
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from anamorph.pairwise.comparison import Compare
 from anamorph.pairwise.preparation import Scene
 from anamorph.spatial.affine import affine_points, matrix_from_parameters, parameters_from_matrix
 from anamorph.spatial.field import sample
 from anamorph.types import AffineKind
-
-Compare = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
-"""A similarity of ``losses``: fixed, warped, fixed mask, moving mask -> scalar."""
 
 
 def compare_linear(fixed: Scene, moving: Scene, matrix: Tensor, compare: Compare) -> tuple[Tensor, float]:

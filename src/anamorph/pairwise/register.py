@@ -17,10 +17,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from anamorph import losses
 from anamorph.errors import NumericalError
+from anamorph.pairwise.comparison import comparison
 from anamorph.pairwise.initialise import Start, find_start
-from anamorph.pairwise.linear import Compare, refine_linear
+from anamorph.pairwise.linear import refine_linear
 from anamorph.pairwise.preparation import Scene, cropped_to_content, prepare, pulled, shape_with_edge, shape_with_voxels
 from anamorph.pairwise.settings import PairwiseSettings
 from anamorph.pairwise.velocity import SplineVelocity, Step, estimate_velocity
@@ -36,6 +36,8 @@ SURROUNDINGS = 1.5
 
 INTEGRATED_SHARE = 4
 """The velocity is integrated on a grid of the working voxels divided by this: still several voxels a lattice node."""
+
+JUDGE_BINS = 32
 
 ANY_GAIN = 1e-6
 """What the deformable stage has to gain where the images were out of place to begin with."""
@@ -124,7 +126,7 @@ def register_pair(
             for v in (fixed, moving)
         )
         fixed_scene, moving_scene = cropped_to_content(fixed_scene), cropped_to_content(moving_scene)
-    compare = _linear_comparison(settings)
+    compare = comparison(settings.linear_similarity, settings.bins)
     with clock.stage("initialise", progress), _one_thread():
         if initial is None:
             start = find_start(
@@ -186,22 +188,11 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _linear_comparison(settings: PairwiseSettings) -> Compare:
-    compare = losses.SIMILARITIES[settings.linear_similarity]
-    if settings.linear_similarity in ("mi", "nmi"):
-        return partial(compare, bins=settings.bins, fixed_limits=(0.0, 1.0), moving_limits=(0.0, 1.0))
-    return compare
-
-
 def _independent_loss(fixed: Scene, moving: Scene, transform: Transform) -> float:
     """NMI at the working resolution: not what the deformable stage minimises, nor where the linear stages do."""
     images = torch.cat([moving.image[0], torch.ones_like(moving.image[0]) if moving.mask is None else moving.mask[0]])
     warped, seen = resample(images.cpu(), moving.grid, fixed.grid, transform).to(fixed.image)[:, None, None]
-    limits = (0.0, 1.0)
-    loss = losses.normalized_mutual_information(
-        fixed.image, warped, fixed.mask, seen, fixed_limits=limits, moving_limits=limits
-    )
-    return float(loss)
+    return float(comparison("nmi", JUDGE_BINS)(fixed.image, warped, fixed.mask, seen))
 
 
 def _keeps(before: float, after: float, least_gain: float) -> bool:

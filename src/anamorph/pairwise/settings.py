@@ -51,10 +51,10 @@ class PairwiseSettings(BaseModel):
     """Squarings in the final integration of the velocity."""
 
     patch_size: Annotated[int, Field(ge=1, le=15)] = 3
-    """Side of a descriptor's patch, in voxels of the working grid, odd."""
+    """Side of a patch of mind and mind_ssc, in voxels of the working grid, odd."""
 
     distance: Annotated[int, Field(ge=1, le=8)] = 1
-    """Distance between a descriptor's patches, in voxels of the working grid."""
+    """Distance between the patches of mind and mind_ssc, in voxels of the working grid."""
 
     variance_floor: Annotated[float, Field(ge=0, le=10)] = 0.3
     """Least local variance of mind and mind_ssc, as a share of its mean: below it, texture counts as noise."""

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from anamorph import losses
+from anamorph.pairwise.comparison import comparison
 from anamorph.pairwise.preparation import Scene, shape_with_edge
 from anamorph.pairwise.settings import PairwiseSettings
 from anamorph.spatial.field import exponential, resize, resize_displacement, warp
@@ -92,7 +93,7 @@ def lattice_matrices(nodes: Sequence[int], view: Grid, grid: Grid) -> list[Tenso
 def along_axes(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
     """One matrix product along each spatial axis."""
     for axis, matrix in enumerate(matrices, start=2):
-        x = torch.movedim(torch.tensordot(x, matrix.to(x), dims=([axis], [1])), -1, axis)
+        x = torch.movedim(torch.movedim(x, axis, -1) @ matrix.to(x).T, -1, axis)
     return x
 
 
@@ -157,7 +158,6 @@ class _Content:
 
     def __init__(self, fixed: Scene, moving: Scene, settings: PairwiseSettings) -> None:
         self.masks = fixed.mask, moving.mask
-        self.compare = None
         if settings.similarity in DESCRIPTORS:
             describe = DESCRIPTORS[settings.similarity]
             options = {
@@ -166,9 +166,10 @@ class _Content:
                 "variance_floor": settings.variance_floor,
             }
             self.images = describe(fixed.image, **options), describe(moving.image, **options)
+            self.compare = comparison("mse", settings.bins)
         else:
             self.images = fixed.image, moving.image
-            self.compare = losses.SIMILARITIES[settings.similarity]
+            self.compare = comparison(settings.similarity, settings.bins)
 
     def at(self, shape: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
         """Similarity as a function of the displacement on a level's grid."""
@@ -178,9 +179,7 @@ class _Content:
         def similarity(displacement: Tensor) -> Tensor:
             warped = warp(moving, displacement, outside="border")
             seen = None if moving_mask is None else warp(moving_mask, displacement.detach())
-            if self.compare is not None:
-                return self.compare(fixed, warped, fixed_mask, seen)
-            return losses.mse(fixed, warped, fixed_mask, seen)
+            return self.compare(fixed, warped, fixed_mask, seen)
 
         return similarity
 

@@ -360,11 +360,12 @@ def _vectors(values: Tensor, grid: Grid) -> Float[Tensor, "ndim *spatial"]:
 
 
 def _inside(displacement: Tensor) -> Tensor:
-    """Where x + u(x) stays on the grid: B I J (K)."""
+    """Where x + u(x) stays on the grid, half a voxel off its edge, where clamping leaves no inverse: B I J (K)."""
     shape = displacement.shape[2:]
     inside = torch.ones_like(displacement[:, 0], dtype=torch.bool)
     for axis, n in enumerate(shape):
         along = torch.arange(n, dtype=displacement.dtype).view(-1, *[1] * (len(shape) - axis - 1))
         where = displacement[:, axis] + along
-        inside &= (where >= 0) & (where <= n - 1)
+        margin = min(0.5, (n - 1) / 2)
+        inside &= (where >= margin) & (where <= n - 1 - margin)
     return inside
