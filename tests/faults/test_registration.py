@@ -210,26 +210,35 @@ def test_an_input_replaced_on_the_way_is_refused_N27(files, tmp_path, monkeypatc
 
 
 def test_results_do_not_go_among_the_inputs_R04(files):
-    asked = request(files, files[0].parent)
-    with pytest.raises(ConfigurationError, match=r"E-OUT-004"), Run(asked.out, "register", {}) as run:
-        run_registration(asked, run)
+    before = sorted(path.name for path in files[0].parent.iterdir())
+    with pytest.raises(ConfigurationError, match=r"E-OUT-004"), Run(files[0].parent, "register", {}, files):
+        pass
+    assert sorted(path.name for path in files[0].parent.iterdir()) == before
 
 
-def test_a_complete_run_is_not_replaced_unasked(files, tmp_path):
+def test_a_complete_run_is_not_replaced_unasked(tmp_path):
     out = tmp_path / "out"
     with Run(out, "register", {}) as run:
         run.finish()
-    with pytest.raises(ConfigurationError, match=r"E-OUT-016"), Run(out, "register", {}):
+    with pytest.raises(ConfigurationError, match=r"E-OUT-016.*--force"), Run(out, "register", {}):
         pass
     with Run(out, "register", {}, force=True) as run:
         run.finish()
 
 
-def test_an_unfinished_folder_is_told(tmp_path):
-    write(image(head()), tmp_path / "warped.nii.gz")
+def test_an_unfinished_run_is_told_and_replaced(tmp_path):
+    (tmp_path / "run.json").write_text('{"status": "running"}')
     with Run(tmp_path, "register", {}) as run:
         run.finish()
     assert any(line.startswith("W-OUT-001") for line in run.warnings)
+
+
+@pytest.mark.parametrize("name", ["warped.nii.gz", "run.json"])
+def test_files_that_may_be_somebodys_are_not_touched(tmp_path, name):
+    (tmp_path / name).write_text('{"my": "file"}')
+    with pytest.raises(ConfigurationError, match=r"E-OUT-016"), Run(tmp_path, "register", {}):
+        pass
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, '{"my": "file"}')]
 
 
 def test_folding_is_questioned_T15(files, tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ class Terminal(BaseModel):
     debug: bool = False
     """Print the traceback of an error."""
     config: Path | None = None
-    """YAML file with any of these settings, nested as in run.json; flags win over it."""
+    """YAML file with any of these settings, nested as under configuration in run.json; flags win over it."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -221,6 +222,7 @@ def _show(rows: Sequence[Row], screen: Screen) -> None:
 
     from anamorph.cli.screen import printable
 
+    names = _names([row.file for row in rows])
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("File", overflow="fold")
     for heading in ("Voxels", "Spacing mm", "Axes"):
@@ -228,16 +230,22 @@ def _show(rows: Sequence[Row], screen: Screen) -> None:
     table.add_column("Forms\nmm apart", justify="right")
     table.add_column("", no_wrap=True)
     for row in rows:
-        table.add_row(printable(row.file.name), *row.cells, Text(row.verdict, COLOURS[row.verdict]))
+        table.add_row(printable(names[row.file]), *row.cells, Text(row.verdict, COLOURS[row.verdict]))
     screen.say(table)
     for row in rows:
-        screen.say(f"\n{row.file.name}", "bold")
+        screen.say(f"\n{printable(names[row.file])}", "bold")
         for remark in row.remarks:
             screen.say(f"  {remark}")
         for severity, line in row.problems:
             screen.say(f"  {severity}: {line}", COLOURS[severity])
             if screen.quiet:
                 (screen.error if severity == "refused" else screen.warning)(line)
+
+
+def _names(files: Sequence[Path]) -> dict[Path, str]:
+    """File names; where two files share one, or there is none, the path as it was given."""
+    counts = Counter(file.name for file in files)
+    return {file: file.name if file.name and counts[file.name] == 1 else str(file) for file in files}
 
 
 def _fix(request: CheckRequest, folder: Path, rows: Sequence[Row], screen: Screen) -> None:

@@ -51,6 +51,8 @@ KEY_SCORES = (
     "hd95_mm",
     "normalised_mutual_information",
     "folded_fraction",
+    "jacobian_min",
+    "jacobian_max",
     "inverse_residual_p95_mm",
 )
 """What the terminal shows, in this order; ``scores.csv`` and the report hold every row."""
@@ -93,7 +95,8 @@ def perform(request: RegistrationRequest, screen: Screen, command: str) -> Outco
     from anamorph.inference.run_folder import Run
     from anamorph.report.verdict import judge
 
-    with Run(request.out, command, request.model_dump(), request.force, screen.warning) as run:
+    inputs = tuple(request.inputs().values())
+    with Run(request.out, command, request.model_dump(), inputs, request.force, screen.warning) as run:
         try:
             with screen.progress() as progress:
                 result = run_registration(request, run, progress)
@@ -126,6 +129,8 @@ def summarise(outcome: Outcome, rows: Iterable[dict[str, Any]], screen: Screen) 
     screen.say()
     if run.warnings:
         screen.say(f"warnings: {len(run.warnings)}, above and in the report")
+    if "kept" in run.facts:
+        screen.say(f"kept: {run.facts['kept']} (began at: {run.facts['start']})")
     screen.say(f"report: {shown(run.folder / 'report.html')}")
 
 

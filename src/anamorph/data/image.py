@@ -75,6 +75,9 @@ class Image:
         if self.valid is not None and tuple(self.valid.shape) != self.grid.shape:
             raise InputError("E-VAL-015", f"valid of shape {tuple(self.valid.shape)}", expected=str(self.grid.shape))
 
+    def __repr__(self) -> str:
+        return f"Image({self.name or 'unnamed'}, {self.modality or 'any modality'}, {self.grid!r})"
+
     @classmethod
     def from_array(
         cls,
@@ -164,6 +167,9 @@ class Labelmap:
         return cls(
             torch.from_numpy(_integers(array, name)), grid, array.dtype.newbyteorder("="), dict(names or {}), name
         )
+
+    def __repr__(self) -> str:
+        return f"Labelmap({self.name or 'unnamed'}, {self.dtype}, {self.grid!r})"
 
     def values(self) -> list[int]:
         """The labels present, in rising order, background 0 included."""

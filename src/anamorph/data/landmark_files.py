@@ -147,6 +147,6 @@ def _space(stated: str | None, given: Space | None, path: Path) -> Space:
             "no coordinate system",
             file=path,
             expected="RAS, LPS or voxel",
-            do='say it with space=, or in a first line "# space: RAS"',
+            do='say it with --space (space=), or in a first line "# space: RAS"',
         )
     return given

@@ -69,7 +69,9 @@ def write_transform(
     """
     path = Path(path)
     if path.exists() and not overwrite:
-        raise ConfigurationError("E-TRF-016", "it exists", file=path, do="choose another name or overwrite it")
+        raise ConfigurationError(
+            "E-TRF-016", "it exists", file=path, do="choose another name, or overwrite it (overwrite=True, --force)"
+        )
     suffix = ".nii" if path.name.endswith(".nii.gz") else path.suffix
     if suffix == ".h5":
         parts = to_itk(transform, composite=True)
@@ -115,10 +117,15 @@ def describe_grid(grid: Grid) -> str:
 
 
 def _own_grid(transform: Transform, path: Path) -> Grid:
-    if isinstance(transform, (Field, Velocity)):
-        return transform.grid
+    for step in transform.transforms if isinstance(transform, Chain) else (transform,):
+        if isinstance(step, (Field, Velocity)):
+            return step.grid
     raise ConfigurationError(
-        "E-TRF-017", "a transform without a grid of its own", file=path, expected="a grid", do="give the fixed image"
+        "E-TRF-017",
+        "a transform without a grid of its own",
+        file=path,
+        expected="a grid",
+        do="give the fixed image (--onto)",
     )
 
 

@@ -65,7 +65,7 @@ def fit_to_memory(
         if settings.working_voxels <= LEAST_WORKING_VOXELS:
             raise ResourceError(
                 "E-MEM-016",
-                f"about {need / 2**30:.1f} GiB are needed, {budget / 2**30:.1f} GiB allowed",
+                f"about {_size(need)} are needed, {_size(budget)} allowed",
                 do="use a larger --max-memory, or crop or shrink the images",
             )
         smaller = max(LEAST_WORKING_VOXELS, min(settings.working_voxels, prod(fixed.shape)) // 2)
@@ -73,3 +73,7 @@ def fit_to_memory(
     if settings is not wished:
         warn("W-MEM-016", f"working grid reduced to {settings.working_voxels} voxels to stay within the memory")
     return settings
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -49,6 +49,10 @@ class Registration:
     found: PairwiseResult | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        kept = self.found.kept if self.found is not None else "start"
+        return f"Registration({self.moving!r} onto {self.fixed!r}, kept: {kept}, {self.transform!r})"
+
     def warped(self) -> Image:
         """The moving image on the fixed grid, interpolated once."""
         return warp(self.moving, self.transform, self.fixed.grid)

@@ -82,3 +82,8 @@ class RegistrationRequest(BaseModel):
     """Exit 5 where more than 1 % of the voxels fold."""
     force: bool = False
     """Replace the results of an earlier run."""
+
+    def inputs(self) -> dict[str, Path]:
+        """The files it reads, by the names of their fields."""
+        kinds = [f"{side}{kind}" for side in ("fixed", "moving") for kind in ("", "_mask", "_labels", "_landmarks")]
+        return {name: path for name in [*kinds, "initial"] if (path := getattr(self, name)) is not None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,9 @@ from anamorph.spatial.transform import Field as DisplacementField
 
 STRICT_FOLDED_SHARE = 0.01
 """Share of folded voxels above which a result is questioned (T15)."""
+
+UNEVEN_VOLUMES = 0.35
+"""SD of the log Jacobian above which a deformation is questioned: a third of the volume either way, on average."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +68,6 @@ def run_registration(request: RegistrationRequest, run: Run, progress: Progress 
     Raises:
         AnamorphError: with the code and the class of what went wrong.
     """
-    _refuse_output_among_inputs(request)
     if request.threads is not None:
         torch.set_num_threads(request.threads)
     policies = {
@@ -102,6 +104,7 @@ class _Truth:
     moving_labels: Labelmap | None
     fixed_landmarks: Landmarks | None
     moving_landmarks: Landmarks | None
+    scored: tuple[int, ...]
 
 
 def _read_truth(request: RegistrationRequest, fixed: Image, moving: Image, policy: ReadPolicy) -> _Truth:
@@ -117,12 +120,28 @@ def _read_truth(request: RegistrationRequest, fixed: Image, moving: Image, polic
         raise ConfigurationError("E-CFG-020", "landmarks of one image only", expected="those of both")
     if points[0] is not None and points[1] is not None:
         points = paired(points[0], points[1])
-    return _Truth(labels[0], labels[1], points[0], points[1])
+    return _Truth(
+        labels[0], labels[1], points[0], points[1], _common_labels(labels[0], labels[1], request.ignore_labels)
+    )
+
+
+def _common_labels(fixed: Labelmap | None, moving: Labelmap | None, ignored: Sequence[int]) -> tuple[int, ...]:
+    """Labels that both files know; a structure drawn in one of them says nothing about the alignment."""
+    if fixed is None or moving is None:
+        return ()
+    here, there = ({*labels.values()} - {0, *ignored} for labels in (fixed, moving))
+    if alone := sorted(here ^ there):
+        listed = ", ".join(map(str, alone[:20])) + (", ..." if len(alone) > 20 else "")
+        warn("W-LAB-010", f"{len(here & there)} labels are in both files and scored; in one only: {listed}")
+    return tuple(sorted(here & there))
 
 
 def _labels_of(image: Image, path: Path, policy: ReadPolicy) -> Labelmap:
     """Labels on their image's grid; on one of another size they are brought over in world space, with a word."""
     labels = read_labels(path, policy)
+    if labels.grid.ndim != image.grid.ndim:
+        found = f"{labels.grid.ndim}-D labels of a {image.grid.ndim}-D image"
+        raise InputError("E-GEO-015", found, file=path, expected="one dimension")
     if labels.grid.shape == image.grid.shape:
         check_same_space(image.grid, labels.grid, path)
         return labels
@@ -142,6 +161,10 @@ def _evaluate(request: RegistrationRequest, registration: Registration, truth: _
     whole = [*folding.folding_scores(displacement, fixed.grid.affine), *residual]
     rows += [*after, *of_case(whole, fixed.name, "anamorph")]
     _question_folding(float((jacobian <= 0).mean()), request.strict_qc)
+    unevenness = next(row.value for row in whole if row.metric == "sd_log_jacobian")
+    if unevenness > UNEVEN_VOLUMES:
+        found = f"volumes change unevenly (SD of the log Jacobian {unevenness:.2f})"
+        warn("W-REG-017", f"{found}; look at the deformation, or raise --smoothness")
     seconds = {**registration.seconds, "evaluate": time.perf_counter() - begin}
     run.facts["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
     run.facts["inverse_residual"] = {row.metric: row.value if np.isfinite(row.value) else None for row in residual}
@@ -175,10 +198,11 @@ def _scored(
     if fixed.valid is not None:
         seen &= fixed.valid.numpy()
     rows = appearance.appearance_scores(fixed.data[0].numpy(), image.data[0].numpy(), seen)
+    if not seen.any():
+        rows = [replace(row, reason="the images do not overlap") for row in rows]
     if truth.fixed_labels is not None and warped is not None:
         a, b = truth.fixed_labels.data.numpy(), warped.data.numpy()
-        present = sorted((set(np.unique(a).tolist()) | set(np.unique(b).tolist())) - {0, *request.ignore_labels})
-        names = {value: truth.fixed_labels.names.get(value, str(value)) for value in present}
+        names = {value: truth.fixed_labels.names.get(value, str(value)) for value in truth.scored}
         rows += overlap.label_overlap(a, b, names)
         rows += surface.label_surface(a, b, fixed.grid.spacing, names)
     if truth.fixed_landmarks is not None and truth.moving_landmarks is not None:
@@ -207,33 +231,15 @@ def _write_files(result: RunResult, run: Run) -> None:
         part.write_text(to_csv(result.scores), encoding="utf-8")
 
 
-def _inputs(request: RegistrationRequest) -> dict[str, Path]:
-    names = [f"{side}{kind}" for side in ("fixed", "moving") for kind in ("", "_mask", "_labels", "_landmarks")]
-    return {name: path for name in [*names, "initial"] if (path := getattr(request, name)) is not None}
-
-
 def _hashes(request: RegistrationRequest) -> dict[str, dict[str, str]]:
     found = {}
-    for name, path in _inputs(request).items():
+    for name, path in request.inputs().items():
         try:
             found[name] = {"name": path.name, "sha256": sha256(path)}
         except OSError as error:
             reason = (error.strerror or "it cannot be read").lower()
             raise InputError("E-IO-001", reason, file=path, expected="a readable file") from error
     return found
-
-
-def _refuse_output_among_inputs(request: RegistrationRequest) -> None:
-    out = request.out.resolve()
-    for path in _inputs(request).values():
-        if path.resolve().parent == out or path.resolve() == out:
-            raise ConfigurationError(
-                "E-OUT-004",
-                "the output folder holds an input",
-                file=path,
-                expected="a folder of its own",
-                do="choose another --out",
-            )
 
 
 def _geometry(grid: Grid) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import resource
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -21,18 +21,33 @@ import torch
 from anamorph.data.files import atomic_write
 from anamorph.errors import AnamorphError, AnamorphWarning, ConfigurationError, warn
 
+OUTPUTS = (
+    "warped.nii.gz",
+    "warped_labels.nii.gz",
+    "transform.h5",
+    "displacement.nii.gz",
+    "inverse_displacement.nii.gz",
+    "affine.tfm",
+    "scores.csv",
+    "report.html",
+)
+
 
 @dataclass
 class Run:
     """A run folder. As a context it collects warnings, and on an error writes ``run.json`` with its line.
 
+    Until it has finished, ``run.json`` says "running", so that a run that was killed is known by it.
+
     Raises:
-        ConfigurationError: E-OUT-016, the folder holds a complete run already.
+        ConfigurationError: E-OUT-004, the folder holds an input; E-OUT-016, it holds a complete run, or files that may
+            be somebody's; E-OUT-001, it cannot be made. Nothing is written then.
     """
 
     folder: Path
     command: str
     configuration: Mapping[str, Any]
+    inputs: Sequence[Path] = ()
     force: bool = False
     on_warning: Callable[[str], None] | None = None
     warnings: list[str] = field(default_factory=list)
@@ -40,23 +55,14 @@ class Run:
     outputs: list[str] = field(default_factory=list)
 
     def __enter__(self) -> Run:
-        if not self.force and _status_of(self.folder) == "complete":
-            raise ConfigurationError(
-                "E-OUT-016",
-                "this folder holds a run already",
-                file=self.folder,
-                do="choose another --out, or use --force",
-            )
-        leftover = (
-            self.folder.is_dir() and any(self.folder.glob("*.nii.gz")) and not (self.folder / "run.json").exists()
-        )
+        self._refuse_inputs_here()
+        found = self._found_here()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigurationError(
                 "E-OUT-001", f"no folder can be made ({error.strerror})", file=self.folder
             ) from error
-        (self.folder / "run.json").unlink(missing_ok=True)
         self._begin = time.perf_counter()
         self._caught = warnings.catch_warnings()
         self._caught.__enter__()
@@ -72,10 +78,9 @@ class Run:
 
         warnings.simplefilter("always", AnamorphWarning)
         warnings.showwarning = record
-        if leftover:
-            warn(
-                "W-OUT-001", "this folder holds files of a run that did not finish; they are replaced", file=self.folder
-            )
+        if found == "running":
+            warn("W-OUT-001", "a run in this folder did not finish; its files are replaced", file=self.folder)
+        self._write("running", None)
         return self
 
     def __exit__(
@@ -85,6 +90,28 @@ class Run:
         if error is not None:
             code = error.code if isinstance(error, AnamorphError) else type(error).__name__
             self._write("failed", {"code": code, "message": str(error) if isinstance(error, AnamorphError) else code})
+
+    def _refuse_inputs_here(self) -> None:
+        out = self.folder.resolve()
+        for path in self.inputs:
+            if out in (path.resolve().parent, path.resolve()):
+                found, expected = "the output folder holds an input", "a folder of its own"
+                raise ConfigurationError("E-OUT-004", found, file=path, expected=expected, do="choose another --out")
+
+    def _found_here(self) -> str | None:
+        """The status of an earlier run in the folder. What is not known to be ours is never touched unasked."""
+        record = self.folder / "run.json"
+        status = _status_of(record)
+        if record.exists() and status is None:
+            found = "its run.json is none of Anamorph's"
+        elif status == "complete" and not self.force:
+            found = "it holds a run already"
+        elif status is None and not self.force and any((self.folder / name).exists() for name in OUTPUTS):
+            found = "it holds files of a result's names, but no run.json"
+        else:
+            return status
+        do = "choose another --out" + ("" if record.exists() and status is None else ", or use --force")
+        raise ConfigurationError("E-OUT-016", found, file=self.folder, expected="a folder without results", do=do)
 
     def path(self, name: str) -> Path:
         """Where a result goes; remembered in ``run.json``."""
@@ -143,9 +170,10 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} does not belong into run.json")
 
 
-def _status_of(folder: Path) -> str | None:
-    """How the run in a folder ended; None where there is none, or none that can be read."""
+def _status_of(record: Path) -> str | None:
+    """How a run ended; None where there is no record, or none of ours."""
     try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8")).get("status")
+        status = json.loads(record.read_text(encoding="utf-8")).get("status")
     except (OSError, ValueError, AttributeError):
         return None
+    return status if status in ("running", "failed", "complete") else None

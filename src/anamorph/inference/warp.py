@@ -78,7 +78,9 @@ def warp(
     if isinstance(data, Landmarks):
         return _landmarks(data, transform, onto, direction)
     if onto is None:
-        raise ConfigurationError("E-CFG-005", "no grid to warp onto", do="give the grid of the other side's image")
+        raise ConfigurationError(
+            "E-CFG-005", "no grid to warp onto", do="give the grid of the other side's image (onto, --onto)"
+        )
     pull = transform if direction == "moving_to_fixed" else transform.inverse()
     _check_cover(pull, onto, data.name)
     if isinstance(data, Image):

@@ -93,17 +93,18 @@ class Inverse(NamedTuple):
     residual: ScalarBatch
 
 
-def invert(displacement: DisplacementBatch, iterations: int = 30) -> Inverse:
-    """Inverse displacement w by the fixed point w <- -u(x + w), and its residual |w + u(x + w)| in voxels.
+def invert(displacement: DisplacementBatch, iterations: int = 60) -> Inverse:
+    """Inverse displacement w by the fixed point w <- (w - u(x + w)) / 2, and its residual |w + u(x + w)| in voxels.
 
-    Converges where u is a contraction, and stops when nothing moves any more; look at the residual where it may fold.
+    Half steps converge for every map that keeps its topology and stretches no more than fourfold; whole steps would
+    need u to be a contraction. Stops when nothing moves any more; look at the residual where it may fold.
 
     Source: M. Chen et al. (2008), A simple fixed-point approach to invert a deformation field, doi:10.1118/1.2816107.
     """
-    rounding = 8 * max(displacement.shape[2:]) * torch.finfo(displacement.dtype).eps
+    rounding = max(displacement.shape[2:]) * torch.finfo(displacement.dtype).eps
     inverse = torch.zeros_like(displacement)
     for _ in range(iterations):
-        previous, inverse = inverse, warp(displacement, inverse, outside="border").neg_()
+        previous, inverse = inverse, warp(displacement, inverse, outside="border").neg_().add_(inverse).div_(2)
         if float((inverse - previous).abs().max()) <= rounding:
             break
     residual = warp(displacement, inverse, outside="border").add_(inverse)
