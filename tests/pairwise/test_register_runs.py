@@ -176,3 +176,9 @@ def test_no_overlap_is_refused_when_the_headers_must_be_believed(body, fixed_gri
     moving = Volume(moving.data, moved_grid(fixed_grid, world(0, 900)))
     with pytest.raises(NumericalError, match=r"E-REG-013.*overlap by 0%"):
         register_pair(body(fixed_grid, "one"), moving, QUICK.model_copy(update={"search": "header"}))
+
+
+def test_a_given_start_that_misses_is_refused(body, fixed_grid):
+    pair = body(fixed_grid, "one"), body(fixed_grid, "other")
+    with pytest.raises(NumericalError, match=r"E-REG-013.*overlap by 0%"):
+        register_pair(*pair, QUICK, initial=Affine(world(0, 900)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,11 @@ class Registration:
     initial: Transform
     settings: PairwiseSettings
     found: PairwiseResult | None = None
-    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Time spent, by stage."""
+        return {} if self.found is None else self.found.seconds
 
     def __repr__(self) -> str:
         kept = self.found.kept if self.found is not None else "start"
@@ -113,7 +117,7 @@ def register(
     if found.kept != settings.transform:
         left = "the images stay where they were" if found.kept == "start" else f"the {found.kept} result stands"
         warn("W-REG-016", f"the {settings.transform} stage gained too little to be trusted; {left}")
-    return Registration(fixed, moving, found.transform, found.linear, start, settings, found, found.seconds)
+    return Registration(fixed, moving, found.transform, found.linear, start, settings, found)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -79,13 +79,7 @@ def find_start(
     ]
     possible = [start for start in starts if start.overlap >= least_overlap]
     if not possible:
-        largest = max(start.overlap for start in starts)
-        raise NumericalError(
-            "E-REG-013",
-            f"the images overlap by {largest:.0%} at most",
-            expected=f"at least {least_overlap:.0%}",
-            do="check the headers, or use --search auto or an --initial transform",
-        )
+        raise _apart(max(start.overlap for start in starts), least_overlap)
     if search == "header":
         return possible[0]
     ranked = sorted(possible, key=lambda start: start.similarity)[:REFINED_STARTS]
@@ -101,9 +95,31 @@ def find_start(
     return best
 
 
+def given_start(fixed: Scene, moving: Scene, compare: Compare, matrix: np.ndarray, least_overlap: float) -> Start:
+    """A start of the user's own.
+
+    Raises:
+        NumericalError: E-REG-013, it does not bring the images into overlap.
+    """
+    fixed, moving = fixed.with_voxels(COARSE_VOXELS), moving.with_voxels(2 * COARSE_VOXELS)
+    start = _judge(fixed, moving, matrix, "given", compare)
+    if start.overlap < least_overlap:
+        raise _apart(start.overlap, least_overlap)
+    return start
+
+
+def _apart(overlap: float, least: float) -> NumericalError:
+    return NumericalError(
+        "E-REG-013",
+        f"the images overlap by {overlap:.0%} at most",
+        expected=f"at least {least:.0%}",
+        do="check the headers, or use --search auto or an --initial transform",
+    )
+
+
 def _judge(fixed: Scene, moving: Scene, matrix: np.ndarray, origin: str, compare: Compare) -> Start:
     with torch.no_grad():
-        value, share = compare_linear(fixed, moving, torch.from_numpy(matrix)[None], compare)
+        value, share = compare_linear(fixed, moving, torch.tensor(matrix)[None], compare)
     volumes = [np.prod(s.grid.shape) * s.grid.voxel_volume for s in (fixed, moving)]
     overlap = min(1.0, share * volumes[0] / min(volumes))
     return Start(matrix, origin, 1 - overlap * (1 - float(value)), overlap)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from anamorph.errors import NumericalError
 from anamorph.pairwise.comparison import comparison
-from anamorph.pairwise.initialise import Start, find_start
+from anamorph.pairwise.initialise import Start, find_start, given_start
 from anamorph.pairwise.linear import refine_linear
 from anamorph.pairwise.preparation import Scene, cropped_to_content, prepare, pulled, shape_with_edge, shape_with_voxels
 from anamorph.pairwise.settings import PairwiseSettings
@@ -133,7 +133,7 @@ def register_pair(
                 fixed_scene, moving_scene, compare, settings.search, settings.least_overlap, settings.seed
             )
         else:
-            start = Start(initial.matrix, "given", float("nan"), float("nan"))
+            start = given_start(fixed_scene, moving_scene, compare, initial.matrix, settings.least_overlap)
     matrix = start.matrix
     kinds: tuple[AffineKind, ...] = {
         "rigid": ("rigid",),
@@ -150,9 +150,9 @@ def register_pair(
     placed = Affine.identity(fixed.grid.ndim) if initial is None else initial
     linear, kept = Affine(matrix), settings.transform
     with clock.stage("judge linear", progress):
-        loss_linear = judge(linear)
-        if start.origin in ("header", "given") and not _keeps(judge(placed), loss_linear, settings.least_gain):
-            linear, loss_linear, kept = placed, judge(placed), "start"
+        loss_linear, loss_placed = judge(linear), judge(placed)
+        if start.origin in ("header", "given") and not _keeps(loss_placed, loss_linear, settings.least_gain):
+            linear, loss_linear, kept = placed, loss_placed, "start"
     if settings.transform != "deformable":
         return PairwiseResult(linear, linear, start, kept, (), clock.seconds, working.grid)
     steps: list[Step] = []
