@@ -21,7 +21,7 @@ import tyro
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from anamorph.cli.configuration import read_configuration, refusal
+from anamorph.data.configuration import read_configuration, refusal
 from anamorph.errors import ConfigurationError
 
 Model = TypeVar("Model", bound=BaseModel)

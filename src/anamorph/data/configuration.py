@@ -1,21 +1,23 @@
-"""Settings from a YAML file, and one line for what does not fit."""
+"""Settings from and to YAML files, and one line for what does not fit."""
 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from anamorph.errors import ConfigurationError, InputError
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
 MOST_BYTES = 1 << 20
 Location = tuple[str, ...]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_configuration(path: Path) -> dict[str, Any]:
@@ -135,3 +137,35 @@ def _short(value: Any) -> str:
     """A value to show, however long or deep it is."""
     text = reprlib.repr(value)
     return text[1:-1] if isinstance(value, str) and value.strip() else text
+
+
+def load(model: type[Model], path: Path) -> Model:
+    """A model from a YAML file.
+
+    Raises:
+        InputError: E-IO-001, the file cannot be read.
+        ConfigurationError: E-CFG-009, no plain YAML; E-CFG-010, an unknown key or a value that does not fit.
+    """
+    try:
+        return model.model_validate(read_configuration(path))
+    except ValidationError as error:
+        names = {place: ".".join(place) for place in _places(model)}
+        raise refusal(error, names, (), path, f"{path.name} with all that has no default") from None
+
+
+def save(model: BaseModel, path: Path) -> None:
+    """Write a model as YAML, every value spelled out, in the order of its fields; atomically."""
+    import yaml
+
+    from anamorph.data.files import atomic_write
+
+    with atomic_write(path) as part:
+        part.write_text(yaml.safe_dump(model.model_dump(mode="json"), sort_keys=False, allow_unicode=True), "utf-8")
+
+
+def _places(model: type[BaseModel], above: Location = ()) -> Iterator[Location]:
+    """Where every field of a model and of the models in it stands."""
+    for name, info in model.model_fields.items():
+        yield (*above, name)
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from _places(info.annotation, (*above, name))

@@ -1,0 +1,82 @@
+"""The plan of a prepared cohort: the network's grid, the intensities of each modality, the labels, the alignment.
+
+``anamorph prepare`` writes it as ``plan.yaml``, to be read and edited; a model folder carries it, so that new images
+are brought before the network as the training images were.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PLAN_VERSION = 1
+
+
+class Intensity(BaseModel):
+    """How the values of one modality are brought to a common range."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    kind: Literal["window", "percentiles", "zscore", "none"] = "percentiles"
+    """window: low..high in the file's own values (HU) to 0..1. percentiles: those two percentiles of the content to
+    0..1. zscore: zero mean, unit variance. none: as they are."""
+    low: float = 1.0
+    """Lower end: a value for window, a percentile for percentiles."""
+    high: float = 99.0
+    """Upper end."""
+    clip: bool = True
+    """Whether values beyond the ends are set to 0 and 1; without it they go on linearly (range matching)."""
+    content: Literal["all", "positive", "mask"] = "all"
+    """Which voxels the percentiles, mean and variance are taken from: all, those above 0, those of the mask."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Intensity:
+        if self.low >= self.high:
+            raise ValueError("low is below high")
+        if self.kind == "percentiles" and (self.low < 0 or self.high > 100):
+            raise ValueError("percentiles lie between 0 and 100")
+        return self
+
+
+class Plan(BaseModel):
+    """What is done to every image before it meets a network, and undone to every prediction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    version: Literal[1] = PLAN_VERSION
+    """Of this file's layout."""
+    orientation: str = "RAS"
+    """World directions in which the network's axes run; RA in 2-D."""
+    spacing: tuple[Annotated[float, Field(gt=0)], ...]
+    """mm per voxel of the network's grid."""
+    shape: tuple[Annotated[int, Field(ge=1)], ...]
+    """Voxels of the network's grid, any number; a network that needs a multiple of something pads by itself."""
+    centre: Literal["view", "content"] = "view"
+    """What stands in the middle of the network's grid: the middle of the image, or of its content."""
+    modalities: dict[str, Intensity]
+    """Intensity of each modality."""
+    channels: Annotated[int, Field(ge=1)] = 1
+    """Channels of every image."""
+    labels: dict[int, str] = {}
+    """Label value in the files -> name; the network's classes are 0 for the background, then these in order."""
+    alignment: Literal["none", "within", "reference", "given"] = "none"
+    """Affine alignment beforehand. within: a case's scans to its first modality. reference: all to one scan.
+    given: by the transforms of a folder, ``CASE_MODALITY.tfm``, reference world -> the scan's world."""
+    reference: str = ""
+    """``CASE_MODALITY`` of the scan that all are aligned to."""
+
+    @property
+    def ndim(self) -> int:
+        """2 or 3."""
+        return len(self.shape)
+
+    @model_validator(mode="after")
+    def _check(self) -> Plan:
+        if not len(self.shape) == len(self.spacing) == len(self.orientation) or self.ndim not in (2, 3):
+            raise ValueError("orientation, spacing and shape have an entry for each of two or three axes")
+        if 0 in self.labels:
+            raise ValueError("label 0 is the background")
+        if self.alignment == "reference" and not self.reference:
+            raise ValueError("alignment to a reference needs its name")
+        return self

@@ -1,0 +1,134 @@
+"""What a method is: named terms of an objective, players who take turns, and a way to use what was learnt.
+
+A method sees tensors on the network's grid, never files. The loop asks ``terms(batch, player)``, weighs them with
+``weights`` and steps the networks of that player. A batch is a mapping of tensors; labels are classes, 0 background:
+
+==============  =======================================  ==================================================
+of a pair       of a case                                shape
+==============  =======================================  ==================================================
+fixed, moving   image                                    B C I J (K), float32
+*_labels        labels                                   B 1 I J (K), int64; 0 everywhere where unlabelled
+*_labelled      labelled                                 B, bool: whether there are labels
+*_mask          mask                                     B 1 I J (K), float32, 1 = use; only where all have one
+(none)          index                                    B, int64: which case of the training set
+==============  =======================================  ==================================================
+
+for ``*`` in fixed, moving.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from anamorph.methods.schedule import Schedule
+from anamorph.types import DisplacementBatch, ImageBatch
+
+Batch = Mapping[str, Tensor]
+Items = Literal["pairs", "cases"]
+
+
+class MethodSettings(BaseModel):
+    """Base of every method's settings; each adds its own fields and ``weights``, a frozen model of one float a term."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What a method is trained on.
+
+    Args:
+        shape: voxels of the network's grid.
+        spacing: their size, mm.
+        channels: of every image.
+        classes: number of labels without the background.
+        modalities: which there are; the first is the fixed one where a method tells them apart.
+    """
+
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    channels: int = 1
+    classes: int = 0
+    modalities: tuple[str, ...] = ("image",)
+
+    @property
+    def ndim(self) -> int:
+        """2 or 3."""
+        return len(self.shape)
+
+
+@dataclass(frozen=True)
+class Deformation:
+    """What a registration network finds, in voxels of the network's grid.
+
+    Args:
+        displacement: moving is pulled: warped(x) = moving(x + u(x)).
+        velocity: the stationary velocity whose flow that is, on the same grid, where there is one; its negative gives
+            the inverse.
+        squarings: of that flow.
+    """
+
+    displacement: DisplacementBatch
+    velocity: DisplacementBatch | None = None
+    squarings: int = 7
+
+
+class Method(nn.Module, ABC):
+    """One paper.
+
+    Class attributes:
+        Settings: the model of its settings.
+        schedule: the training its paper prescribes.
+        items: whether it learns from pairs or from cases.
+        players: who takes turns within a step, in order.
+        tasks: what the trained method can do; "register" needs ``register``, "segment" needs ``segment``.
+    """
+
+    Settings: ClassVar[type[MethodSettings]]
+    schedule: ClassVar[Schedule] = Schedule()
+    items: ClassVar[Items] = "pairs"
+    players: ClassVar[tuple[str, ...]] = ("network",)
+    tasks: ClassVar[tuple[Literal["register", "segment", "translate"], ...]] = ("register",)
+
+    def __init__(self, settings: MethodSettings, domain: Domain) -> None:
+        super().__init__()
+        self.settings, self.domain = settings, domain
+
+    @abstractmethod
+    def networks_of(self, player: str) -> Sequence[nn.Module]:
+        """The networks that a player's step changes, and no others."""
+
+    @abstractmethod
+    def terms(self, batch: Batch, player: str) -> dict[str, Tensor]:
+        """The player's objective: a number a term, under the names of ``weights_of(player)``; lower is better.
+
+        Every term is a mean over the batch, so that the gradients of parts of a batch average to those of the whole.
+        """
+
+    def weights_of(self, player: str) -> Mapping[str, float]:
+        """The weight of each of the player's terms; by default the settings' ``weights``."""
+        weights: Any = getattr(self.settings, "weights")  # noqa: B009
+        return weights.model_dump()
+
+    def begin_step(self, step: int, steps: int) -> None:
+        """Told before each step how far the training is, to freeze or free parts; nothing by default."""
+
+    def after_epoch(self, epoch: int, batches: Any) -> None:
+        """Told after each epoch, with an iterable over the training batches without augmentation, one pass each time.
+
+        Nothing by default; state that it changes is a buffer, so that it is saved and restored.
+        """
+
+    def register(self, fixed: ImageBatch, moving: ImageBatch) -> Deformation:
+        """The deformation that brings moving onto fixed; of methods whose tasks include "register"."""
+        raise NotImplementedError
+
+    def segment(self, image: ImageBatch, modality: str = "") -> ImageBatch:
+        """Probabilities of the background and of every class, B (1 + classes) I J (K); for the task "segment"."""
+        raise NotImplementedError

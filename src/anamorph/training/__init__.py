@@ -1,0 +1,1 @@
+"""Training: cohorts made ready, one loop for every method, experiments."""
