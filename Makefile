@@ -1,4 +1,4 @@
-# make demo | check | test | docs | bench | clean: each sets up what it needs (a virtual environment with the pinned versions) by itself.
+# make demo | check | test | docs | bench | peers | clean: each sets up what it needs (a virtual environment with the pinned versions) by itself.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # Another build of torch, as in: make test TORCH=torch==2.13.0+cu130
@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help demo check test docs bench clean
+.PHONY: help demo check test docs bench peers clean
 
 help:
 	@sed -n 1p $(MAKEFILE_LIST) | cut -c3-
@@ -29,6 +29,15 @@ docs: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
+
+# Each peer in its own environment: they ask for other versions than we do. PEERS="ants elastix greedy" for all.
+PEERS ?= ants elastix
+
+peers:
+	for peer in $(PEERS); do \
+		test -x build/peers/$$peer/bin/python || $(PYTHON) -m venv build/peers/$$peer; \
+		build/peers/$$peer/bin/python -m pip install --quiet -r src/anamorph/inference/peers/requirements_$$peer.txt || exit 1; \
+	done
 
 clean:
 	rm -rf build dist .hypothesis .pytest_cache .ruff_cache .import_linter_cache

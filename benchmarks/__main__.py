@@ -14,12 +14,9 @@ RESULTS = ROOT / "benchmarks" / "results"
 def commands() -> list[list[str]]:
     """What to run, as arguments of ``python -m``."""
     chosen = [["benchmarks.memory_macmind", "--out", str(RESULTS / "macmind_memory.json")]]
-    cases, data, peers = (os.environ.get(f"ANAMORPH_{name}") for name in ("CASES", "DATA", "PEERS"))
+    cases, data = (os.environ.get(f"ANAMORPH_{name}") for name in ("CASES", "DATA"))
     if cases:
-        options = ["--peers", peers] if peers else ["--methods", "anamorph"]
-        chosen.append(["benchmarks.known_maps", "--cases", cases, *options])
-        if not peers:
-            print("known_maps runs without peers: set ANAMORPH_PEERS to the Python of their virtual environment")
+        chosen.append(["benchmarks.known_maps", "--cases", cases])
     else:
         print("known_maps is left out: set ANAMORPH_CASES to a folder of pairs whose true map is known")
     if data:

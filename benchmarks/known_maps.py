@@ -1,6 +1,6 @@
 """Registration of pairs whose true map is known, Anamorph next to its peers.
 
-    python -m benchmarks.known_maps --cases DIR --peers PEERS/bin/python
+    python -m benchmarks.known_maps --cases DIR
 
 Every folder NAME_sSEED of DIR holds fixed, moving, mask, fixed_labels and moving_labels (.nii.gz) and truth.npz, whose
 ``disp`` (3, X, Y, Z) leads from fixed to moving, mm along LPS axes. In cases of seed 0 nothing moves. Results are
@@ -21,12 +21,21 @@ from typing import Any
 
 import numpy as np
 
+from anamorph.errors import ConfigurationError
+from anamorph.inference.peers.adapter import SCRIPT, python_of
 from benchmarks import referee
 from benchmarks.known_maps_page import page
-from benchmarks.processes import RunFailed, register_alone, write_json
+from benchmarks.processes import OURS, RunFailed, register_alone, write_json
 from benchmarks.provenance import ROOT, commit, hardware, now
 
-METHODS = ("anamorph", "ants_syn", "elastix", "greedy_nmi", "convexadam")
+METHODS = {
+    "anamorph": "",
+    "ants_syn": "ants",
+    "elastix": "elastix_default",
+    "greedy_nmi": "greedy",
+    "convexadam": "convexadam",
+}
+"""Name in the results -> the peer of ``anamorph.inference.peers``."""
 FILES = ("fixed", "moving", "mask", "fixed_labels", "moving_labels")
 
 
@@ -98,19 +107,17 @@ def measure(case: Case, method: str, arguments: argparse.Namespace) -> dict[str,
     """One row: how it went and how good it is, or why there is no map."""
     about = {"case": case.folder.name, "group": case.group, "seed": case.seed, "method": method}
     row: dict[str, Any] = about | {"commit": commit(), "date": now(), "threads": arguments.threads, "failure": None}
-    adapter = ["benchmarks.anamorph_adapter"] if method == "anamorph" else ["benchmarks.peers.adapter", method]
-    python = sys.executable if method == "anamorph" else arguments.peers
-    if python is None:
-        return row | {"failure": "the peers' virtual environment was not named (--peers)"}
+    peer = METHODS[method]
     with tempfile.TemporaryDirectory() as scratch:
-        field = Path(scratch) / "field.nii.gz"
+        field = Path(scratch) / ("field.npy" if peer else "field.nii.gz")
         try:
+            command = [str(python_of(peer).absolute()), str(SCRIPT), peer] if peer else OURS
             report = register_alone(
-                python, adapter, case.folder / "fixed.nii.gz", case.folder / "moving.nii.gz", field,
+                command, case.folder / "fixed.nii.gz", case.folder / "moving.nii.gz", field,
                 threads=arguments.threads, time_limit=arguments.time_limit,
             )  # fmt: skip
             displacement = referee.load_field(field, case.affine, case.mask.shape)
-        except (RunFailed, ValueError) as error:
+        except (ConfigurationError, RunFailed, ValueError) as error:
             return row | {"failure": str(error)}
     return row | report | score(case, displacement)
 
@@ -133,7 +140,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=Path, required=True, help="folder of case folders")
     parser.add_argument("--methods", default=",".join(METHODS), help="separated by commas; default: %(default)s")
-    parser.add_argument("--peers", help="Python of the peers' virtual environment")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--time-limit", type=float, default=3600, help="seconds that one registration may take")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/known_maps.json")

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import time
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from anamorph.errors import NumericalError
+from anamorph.inference.peers.adapter import run_alone
 from benchmarks.provenance import ROOT
 
-THREAD_COUNTS = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
-)
+
+OURS = (sys.executable, "-m", "benchmarks.anamorph_adapter")
+"""Command of one registration by Anamorph."""
 
 
 class RunFailed(Exception):
@@ -26,7 +22,7 @@ class RunFailed(Exception):
 
 
 def register_alone(
-    python: str, adapter: list[str], fixed: Path, moving: Path, field: Path, *, threads: int, time_limit: float
+    command: Sequence[str], fixed: Path, moving: Path, field: Path, *, threads: int, time_limit: float
 ) -> dict[str, Any]:
     """Run an adapter, which writes the map to ``field`` and its report beside it; returns the report.
 
@@ -38,27 +34,12 @@ def register_alone(
     report = field.with_name("report.json")
     files = {"--fixed": fixed, "--moving": moving, "--field": field, "--report": report}
     options = [text for name, path in files.items() for text in (name, str(path.resolve()))]
-    begin = time.perf_counter()
     try:
-        ended = subprocess.run(
-            [python, "-m", *adapter, *options, "--threads", str(threads)],
-            cwd=ROOT,
-            env=os.environ | dict.fromkeys(THREAD_COUNTS, str(threads)),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=time_limit,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise RunFailed(f"stopped after {time_limit:g} s") from error
-    except OSError as error:
-        raise RunFailed(f"cannot be started: {(error.strerror or 'unknown reason').lower()}") from error
-    seconds = time.perf_counter() - begin
-    if ended.returncode < 0:
-        raise RunFailed(f"ended by signal {-ended.returncode}")
-    if ended.returncode or not field.exists() or not report.exists():
-        raise RunFailed(_last_line(ended.stderr) or f"ended with exit code {ended.returncode} and no map")
+        seconds = run_alone([*command, *options, "--threads", str(threads)], ROOT, threads, time_limit)
+    except NumericalError as error:
+        raise RunFailed(error.found) from error
+    if not field.exists() or not report.exists():
+        raise RunFailed("ended with no map")
     return json.loads(report.read_text()) | {"seconds_process": round(seconds, 2)}
 
 
@@ -68,9 +49,3 @@ def write_json(path: Path, content: object) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     part.replace(path)
-
-
-def _last_line(stderr: str) -> str:
-    """Of an error message, without the folders of this machine."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    return re.sub(r"(?:/[\w.+-]+)+/", "", lines[-1])[:300] if lines else ""

@@ -28,7 +28,7 @@ from anamorph.data.files import check_same_space, read, read_labels
 from anamorph.errors import AnamorphError, AnamorphWarning
 from anamorph.evaluation.appearance import normalised_mutual_information
 from benchmarks import referee
-from benchmarks.processes import RunFailed, register_alone, write_json
+from benchmarks.processes import OURS, RunFailed, register_alone, write_json
 from benchmarks.provenance import ROOT, commit, hardware, now
 from benchmarks.tables import markdown_table, provenance_lines, shown
 
@@ -141,7 +141,7 @@ def measure(pair: Pair, data: Path, threads: int, time_limit: float) -> dict[str
             moving = _moved_copy(moving, pair.motion, Path(scratch))
         try:
             report = register_alone(
-                sys.executable, ["benchmarks.anamorph_adapter"], data / pair.fixed, moving, field,
+                OURS, data / pair.fixed, moving, field,
                 threads=threads, time_limit=time_limit,
             )  # fmt: skip
             return row | report | _score(pair, data, moving, field)

@@ -27,14 +27,14 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def load_field(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """An ITK displacement field, LPS in the file, as d I J (K) in RAS mm.
+    """An ITK displacement field, or an array I J (K) d on the fixed grid, LPS in the file, as d I J (K) in RAS mm.
 
     Raises:
         ValueError: it does not lie on the grid that ``affine`` and ``shape`` say.
     """
-    values, own = load(path)
+    values, own = (np.load(path, allow_pickle=False), affine) if path.suffix == ".npy" else load(path)
     ndim = len(shape)
-    kept = [*range(ndim), 3]
+    kept = [*range(ndim), len(own) - 1]
     if values.shape[:ndim] != shape or values.shape[-1] != ndim:
         raise ValueError(f"a map of shape {values.shape} for a fixed image of {shape}")
     if not np.allclose(own[np.ix_(kept, kept)], affine, atol=1e-3):

@@ -1,28 +1,29 @@
-"""One registration by one peer with its own defaults, inside the peers' virtual environment.
+"""One registration by one peer, inside the peer's own virtual environment; nothing of Anamorph is imported.
 
-    PEERS/bin/python -m benchmarks.peers.adapter ants_syn --fixed F --moving M --field OUT.nii.gz --report OUT.json
+    PEERS/elastix/bin/python script.py elastix --fixed F --moving M --field OUT.npy --report OUT.json --threads 2
 
-Run from the root of the repository. 3-D NIfTI without shear. ``seconds_registration`` runs from the call to the
-result, without imports; greedy also reads and writes its files within it, and convexAdam's includes greedy's affine.
+Files are without shear: NIfTI in 3-D, MetaImage in 2-D. The map is written as I J (K) d, LPS mm, on the fixed grid.
+``seconds_registration`` runs from the call to the result, without imports; greedy also reads and writes its files
+within it, and convexAdam's includes greedy's affine.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
-from benchmarks.provenance import peak_mib, versions
-
 PACKAGES = ("antspyx", "itk", "itk-elastix", "picsl-greedy", "convexAdam", "torch", "numpy", "scipy", "nibabel")
+HERE = Path(__file__).parent
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 Settings = dict[str, Any]
@@ -39,14 +40,15 @@ class Pair:
 
 
 Peer = Callable[[Pair], tuple[np.ndarray, float, Settings]]
-"""Returns the whole map's displacement on the fixed grid, I J K 3 in LPS mm, seconds, and settings."""
+"""Returns the whole map's displacement on the fixed grid, I J (K) d in LPS mm, seconds, and settings."""
 
 
 ELASTIX_THREADS = 1
 """itk-elastix 0.25 ended in a segmentation fault with two threads, on every case tried; its seconds are of one."""
 
 
-def ants_syn(pair: Pair) -> tuple[np.ndarray, float, Settings]:
+def ants(pair: Pair) -> tuple[np.ndarray, float, Settings]:
+    """SyN with ANTsPy's defaults: an affine by mutual information first."""
     import ants  # pyright: ignore[reportMissingImports]
 
     fixed, moving = ants.image_read(pair.fixed), ants.image_read(pair.moving)
@@ -59,55 +61,76 @@ def ants_syn(pair: Pair) -> tuple[np.ndarray, float, Settings]:
 
 
 def elastix(pair: Pair) -> tuple[np.ndarray, float, Settings]:
+    """Affine, then B-spline, by mutual information on three levels: ``elastix_*.txt`` beside this file."""
+    return _elastix(pair, [HERE / "elastix_affine.txt", HERE / "elastix_bspline.txt"])
+
+
+def elastix_affine(pair: Pair) -> tuple[np.ndarray, float, Settings]:
+    """The affine of ``elastix`` alone."""
+    return _elastix(pair, [HERE / "elastix_affine.txt"])
+
+
+def elastix_default(pair: Pair) -> tuple[np.ndarray, float, Settings]:
+    """Affine, then B-spline, as elastix itself would set them."""
+    return _elastix(pair, ["affine", "bspline"])
+
+
+def _elastix(pair: Pair, maps: list[Path] | list[str]) -> tuple[np.ndarray, float, Settings]:
     import itk  # pyright: ignore[reportMissingImports]
 
     itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(ELASTIX_THREADS)
     fixed, moving = itk.imread(pair.fixed, itk.F), itk.imread(pair.moving, itk.F)
-    settings = {"parameter_maps": ["affine", "bspline"], "resolutions": 4, "threads": ELASTIX_THREADS}
-    maps = itk.ParameterObject.New()
-    for kind in settings["parameter_maps"]:
-        maps.AddParameterMap(maps.GetDefaultParameterMap(kind, settings["resolutions"]))
+    settings = {"threads": ELASTIX_THREADS, "parameters": [Path(one).name for one in maps]}
+    parameters = itk.ParameterObject.New()
+    for one in maps:
+        if isinstance(one, Path):
+            parameters.AddParameterFile(str(one))
+        else:
+            parameters.AddParameterMap(parameters.GetDefaultParameterMap(one, 4))
     begin = time.perf_counter()
     _, found = itk.elastix_registration_method(
-        fixed, moving, parameter_object=maps, log_to_console=False, number_of_threads=ELASTIX_THREADS
+        fixed, moving, parameter_object=parameters, log_to_console=False, number_of_threads=ELASTIX_THREADS
     )
     seconds = time.perf_counter() - begin
-    field = itk.array_from_image(itk.transformix_deformation_field(moving, found))
-    return field.transpose(2, 1, 0, 3), seconds, settings
+    field = itk.array_from_image(itk.transformix_deformation_field(moving, found, output_directory=pair.scratch))
+    ndim = field.ndim - 1
+    return field.transpose(*reversed(range(ndim)), ndim), seconds, settings
 
 
-def _greedy_affine(greedy: Any, pair: Pair) -> str:
+def _greedy_affine(tool: Any, pair: Pair) -> str:
     found = f"{pair.scratch}/affine.mat"
     options = "-a -dof 12 -m NMI -ia-image-centers -n 100x50x10"
-    greedy.execute(f"-d 3 -threads {pair.threads} {options} -i {pair.fixed} {pair.moving} -o {found} -V 0")
+    tool.execute(f"-d 3 -threads {pair.threads} {options} -i {pair.fixed} {pair.moving} -o {found} -V 0")
     return found
 
 
-def greedy_nmi(pair: Pair) -> tuple[np.ndarray, float, Settings]:
+def greedy(pair: Pair) -> tuple[np.ndarray, float, Settings]:
+    """Affine, then greedy diffeomorphic, both by normalised mutual information; 3-D alone."""
     from picsl_greedy import Greedy3D  # pyright: ignore[reportMissingImports]
 
-    greedy = Greedy3D()
+    tool = Greedy3D()
     warp, warped, whole = (f"{pair.scratch}/{name}.nii.gz" for name in ("warp", "warped", "whole"))
     base = f"-d 3 -threads {pair.threads} -V 0"
     begin = time.perf_counter()
-    affine = _greedy_affine(greedy, pair)
-    greedy.execute(f"{base} -m NMI -n 100x100x50 -i {pair.fixed} {pair.moving} -it {affine} -o {warp}")
+    affine = _greedy_affine(tool, pair)
+    tool.execute(f"{base} -m NMI -n 100x100x50 -i {pair.fixed} {pair.moving} -it {affine} -o {warp}")
     seconds = time.perf_counter() - begin
-    greedy.execute(f"{base} -rf {pair.fixed} -rm {pair.moving} {warped} -rc {whole} -r {warp} {affine}")
+    tool.execute(f"{base} -rf {pair.fixed} -rm {pair.moving} {warped} -rc {whole} -r {warp} {affine}")
     settings = {"affine": "NMI, 12 parameters, image centres, 100x50x10", "deformable": "NMI, 100x100x50"}
     return np.squeeze(np.asarray(_nifti(whole).dataobj)), seconds, settings
 
 
 def convexadam(pair: Pair) -> tuple[np.ndarray, float, Settings]:
+    """convexAdam by MIND-SSC after greedy's affine; 3-D alone."""
     import torch
     from convexAdam.convex_adam_MIND import convex_adam_pt  # pyright: ignore[reportMissingImports]
     from picsl_greedy import Greedy3D  # pyright: ignore[reportMissingImports]
 
     torch.set_num_threads(pair.threads)
-    greedy, warped = Greedy3D(), f"{pair.scratch}/warped.nii.gz"
+    tool, warped = Greedy3D(), f"{pair.scratch}/warped.nii.gz"
     begin = time.perf_counter()
-    affine = _greedy_affine(greedy, pair)
-    greedy.execute(f"-d 3 -threads {pair.threads} -V 0 -rf {pair.fixed} -rm {pair.moving} {warped} -r {affine}")
+    affine = _greedy_affine(tool, pair)
+    tool.execute(f"-d 3 -threads {pair.threads} -V 0 -rf {pair.fixed} -rm {pair.moving} {warped} -r {affine}")
     fixed, moving = (torch.from_numpy(_nifti(path).get_fdata(dtype=np.float32)) for path in (pair.fixed, warped))
     voxels = convex_adam_pt(fixed, moving, device=torch.device("cpu"), dtype=torch.float32)
     seconds = time.perf_counter() - begin
@@ -116,34 +139,44 @@ def convexadam(pair: Pair) -> tuple[np.ndarray, float, Settings]:
     index = np.moveaxis(np.indices(fixed.shape, dtype=np.float64), 0, -1)
     start = index @ to_world[:3, :3].T + to_world[:3, 3]
     moved = start + voxels @ to_world[:3, :3].T
-    settings = {"affine": "greedy's, as in greedy_nmi", "deformable": "convex_adam_pt, MIND-SSC, defaults"}
+    settings = {"affine": "greedy's, as in greedy", "deformable": "convex_adam_pt, MIND-SSC, defaults"}
     return moved @ linear[:3, :3].T + linear[:3, 3] - start, seconds, settings
 
 
-PEERS: dict[str, Peer] = {peer.__name__: peer for peer in (ants_syn, elastix, greedy_nmi, convexadam)}
+PEERS: dict[str, Peer] = {
+    peer.__name__: peer for peer in (ants, elastix, elastix_affine, elastix_default, greedy, convexadam)
+}
 
 
-def _nifti(path: str) -> nib.Nifti1Image:
+def _nifti(path: str) -> Any:
+    import nibabel as nib
+
     image = nib.load(path)
     if not isinstance(image, nib.Nifti1Image):
         raise TypeError(f"{Path(path).name} is no NIfTI file")
     return image
 
 
-def _write_field(field: np.ndarray, like: str, path: Path) -> None:
-    """As ITK writes a displacement: I J K 1 3, intent vector, LPS mm."""
-    fixed = _nifti(like)
-    if field.shape != (*fixed.shape, 3):
-        raise ValueError(f"a map of shape {field.shape} for a fixed image of {fixed.shape}")
-    image = nib.Nifti1Image(field[:, :, :, None].astype(np.float32), fixed.affine)
-    image.header.set_intent("vector")
-    image.header.set_xyzt_units("mm")
-    image.set_qform(fixed.affine, 1)
-    image.set_sform(fixed.affine, 1)
-    nib.save(image, path)
+def _peak_mib() -> int:
+    """Largest memory this process has held, MiB; not by ``getrusage``, whose record outlives exec."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return round(int(line.split()[1]) / 1024)
+    raise RuntimeError("/proc/self/status has no VmHWM")
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def main() -> None:
+    """Register as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peer", choices=list(PEERS))
     for name in ("--fixed", "--moving", "--field", "--report"):
@@ -153,13 +186,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         pair = Pair(str(arguments.fixed), str(arguments.moving), scratch, arguments.threads)
         field, seconds, settings = PEERS[arguments.peer](pair)
-    peak = peak_mib()
-    _write_field(field, pair.fixed, arguments.field)
+    peak = _peak_mib()
+    np.save(arguments.field, np.ascontiguousarray(field, dtype=np.float32), allow_pickle=False)
     report = {
         "seconds_registration": round(seconds, 2),
         "peak_mib": peak,
         "settings": settings,
-        "versions": versions(PACKAGES),
+        "versions": _versions(),
     }
     arguments.report.write_text(json.dumps(report))
 
