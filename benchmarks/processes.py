@@ -12,7 +12,6 @@ from anamorph.errors import NumericalError
 from anamorph.inference.peers.adapter import run_alone
 from benchmarks.provenance import ROOT
 
-
 OURS = (sys.executable, "-m", "benchmarks.anamorph_adapter")
 """Command of one registration by Anamorph."""
 

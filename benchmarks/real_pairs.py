@@ -12,7 +12,6 @@ Images stay where they are, as their licences ask; only numbers are written. Eac
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import warnings
 from dataclasses import dataclass

@@ -86,6 +86,26 @@ def test_the_resolved_configuration_is_stored(pair: Any, fast: tuple[str, ...], 
     assert configuration["settings"]["iterations"] == [4, 4]
 
 
+def test_the_record_of_a_run_repeats_it(pair: Any, fast: tuple[str, ...], tmp_path: Path, anamorph: Run) -> None:
+    first, again = tmp_path / "first", tmp_path / "again"
+    flags = ["--transform", "rigid", "--least-gain", "1e-05", "--max-memory", "3G", *fast]
+    assert anamorph("register", pair.fixed, pair.moving, "--out", first, *flags).code == 0
+    ended = anamorph("register", pair.fixed, pair.moving, "--out", again, "--config", first / "run.json")
+    assert ended.code == 0, ended.err
+    records = [json.loads((out / "run.json").read_text())["configuration"] for out in (first, again)]
+    assert records[0] | {"out": "again"} == records[1]
+    assert records[1]["settings"]["least_gain"] == 1e-5
+    assert (first / "warped.nii.gz").read_bytes() == (again / "warped.nii.gz").read_bytes()
+
+
+def test_a_missing_input_leaves_no_folder(pair: Any, tmp_path: Path, anamorph: Run) -> None:
+    pair.moving.unlink()
+    ended = anamorph("register", pair.fixed, pair.moving, "--out", tmp_path / "result")
+    assert (ended.code, ended.err.partition(": ")[0]) == (3, "E-IO-001")
+    assert ended.err.startswith("E-IO-001: moving.nii.gz: ")
+    assert not (tmp_path / "result").exists()
+
+
 def test_quiet_prints_nothing(pair: Any, fast: tuple[str, ...], tmp_path: Path, anamorph: Run) -> None:
     flags = ["--transform", "rigid", "--quiet", *fast]
     ended = anamorph("register", pair.fixed, pair.moving, "--out", tmp_path / "r", *flags)

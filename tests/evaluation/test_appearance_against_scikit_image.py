@@ -1,17 +1,21 @@
-"""The same SSIM and NMI as scikit-image, the same correlation as numpy."""
+"""The same SSIM, NMI, RMSE and PSNR as scikit-image, the same correlation as numpy."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
+from skimage.metrics import mean_squared_error as peer_mse
 from skimage.metrics import normalized_mutual_information as peer_nmi
+from skimage.metrics import peak_signal_noise_ratio as peer_psnr
 from skimage.metrics import structural_similarity as peer_ssim
 
 from anamorph.evaluation.appearance import (
     mutual_information_nats,
     normalised_cross_correlation,
     normalised_mutual_information,
+    peak_signal_to_noise_db,
+    root_mean_square_error,
     structural_similarity,
 )
 
@@ -56,3 +60,14 @@ def test_mutual_information_of_a_joint_gaussian(seed):
 def test_correlation():
     a, b = related_images((18, 16, 14), 0)
     assert normalised_cross_correlation(a, b) == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+
+@pytest.mark.parametrize("shape", [(18, 16, 14), (40, 33)])
+def test_errors_of_intensity(shape):
+    a, b = related_images(shape, 0)
+    assert root_mean_square_error(a, b) == pytest.approx(np.sqrt(peer_mse(a, b)))
+    assert peak_signal_to_noise_db(a, b) == pytest.approx(peer_psnr(a, b, data_range=np.ptp(a)))
+    mask = a > np.median(a)
+    assert root_mean_square_error(a, b, mask) == pytest.approx(np.sqrt(peer_mse(a[mask], b[mask])))
+    expected = peer_psnr(a[mask], b[mask], data_range=np.ptp(a[mask]))
+    assert peak_signal_to_noise_db(a, b, mask) == pytest.approx(expected)

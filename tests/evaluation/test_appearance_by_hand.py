@@ -7,9 +7,12 @@ import pytest
 
 from anamorph.evaluation.appearance import (
     appearance_scores,
+    intensity_scores,
     mutual_information_nats,
     normalised_cross_correlation,
     normalised_mutual_information,
+    peak_signal_to_noise_db,
+    root_mean_square_error,
     structural_similarity,
 )
 
@@ -70,3 +73,28 @@ def test_rows_of_the_table():
     assert {row.reason for row in rows.values()} == {""}
     with pytest.raises(ValueError, match="one shape"):
         appearance_scores(QUARTERS, QUARTERS[1:])
+
+
+def test_intensities_that_are_off_by_a_known_amount():
+    off = QUARTERS + np.tile([0.3, -0.3], (8, 4))
+    assert root_mean_square_error(QUARTERS, off) == pytest.approx(0.3)
+    assert peak_signal_to_noise_db(QUARTERS, off) == pytest.approx(20)  # a range of 3 is ten times 0.3
+    rows = {row.metric: row for row in intensity_scores(QUARTERS, off)}
+    assert {row.reason for row in rows.values()} == {""}
+
+
+def test_intensities_without_a_ratio():
+    nothing, flat = np.zeros((8, 8), bool), np.ones((8, 8))
+    reasons = {
+        "the images are equal": intensity_scores(QUARTERS, QUARTERS),
+        "the fixed image is constant": intensity_scores(flat, QUARTERS),
+        "the mask is empty": intensity_scores(QUARTERS, QUARTERS, nothing),
+        "the warped image is not finite": intensity_scores(QUARTERS, QUARTERS * np.nan),
+    }
+    for reason, (error, ratio) in reasons.items():
+        assert ratio.reason == reason
+        assert not np.isfinite(ratio.value)
+        assert error.reason == ("" if np.isfinite(error.value) else reason)
+    assert reasons["the images are equal"][1].value == np.inf
+    with pytest.raises(ValueError, match="one shape"):
+        intensity_scores(QUARTERS, QUARTERS[1:])

@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter
 
-from anamorph.evaluation.overlap import label_overlap
+from anamorph.evaluation.overlap import MEASURES, label_overlap
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -18,10 +18,13 @@ def test_labels_of_random_blobs(shape, seed):
         np.digitize(gaussian_filter(rng.standard_normal(shape), 2.0), [-0.05, 0.02, 0.08]) for _ in range(2)
     )
     measure = sitk.LabelOverlapMeasuresImageFilter()
-    measure.Execute(*(sitk.GetImageFromArray(labels.astype(np.uint8)) for labels in (fixed, warped)))
-    found = {(row.metric, row.label): row.value for row in label_overlap(fixed, warped)}
+    measure.Execute(*(sitk.GetImageFromArray(labels.astype(np.uint8)) for labels in (warped, fixed)))  # then the truth
+    found = {(row.metric, row.label): row.value for row in label_overlap(fixed, warped, measures=tuple(MEASURES))}
     for label in (1, 2, 3):
         assert found["dice", str(label)] == pytest.approx(measure.GetDiceCoefficient(label))
         assert found["jaccard", str(label)] == pytest.approx(measure.GetJaccardCoefficient(label))
         itk = abs(measure.GetVolumeSimilarity(label)) / 2  # ITK divides the signed difference by the mean volume
         assert found["volume_similarity", str(label)] == pytest.approx(1 - itk)
+        assert found["voe", str(label)] == pytest.approx(1 - measure.GetJaccardCoefficient(label))
+        assert found["recall", str(label)] == pytest.approx(1 - measure.GetFalseNegativeError(label))
+        assert found["precision", str(label)] == pytest.approx(1 - measure.GetFalseDiscoveryRate(label))

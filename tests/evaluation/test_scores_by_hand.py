@@ -10,11 +10,22 @@ import math
 import numpy as np
 import pytest
 
+from anamorph.errors import InputError
 from anamorph.evaluation.appearance import appearance_scores
 from anamorph.evaluation.folding import folding_scores, inverse_residual_scores
 from anamorph.evaluation.landmarks import landmark_scores
 from anamorph.evaluation.overlap import label_overlap
-from anamorph.evaluation.scores import COLUMNS, Score, mean_score, of_case, to_csv, to_frame, to_json
+from anamorph.evaluation.scores import (
+    COLUMNS,
+    Score,
+    from_csv,
+    mean_name,
+    mean_score,
+    of_case,
+    to_csv,
+    to_frame,
+    to_json,
+)
 from anamorph.evaluation.surface import label_surface
 
 EMPTY, FULL = np.zeros((4, 5, 6), np.int32), np.ones((4, 5, 6), np.int32)
@@ -45,7 +56,7 @@ def test_empty_structures_are_spelled_out(fixed, warped, reason, dice, distance)
         assert row["value"] is None or math.isfinite(row["value"])
         assert row["value"] is not None or row["reason"]
     cells = list(csv.DictReader(io.StringIO(to_csv(scores.values()))))
-    assert [cell["value"] == "" for cell in cells] == [row["value"] is None for row in rows]
+    assert [cell["value"] in ("", "inf") for cell in cells] == [row["value"] is None for row in rows]
 
 
 def test_full_against_full_has_no_reason():
@@ -117,3 +128,46 @@ def test_the_mean_skips_what_does_not_exist_and_names_what_is_infinite():
     assert mean_score([liver, lost], "hd_mean_mm").reason == "infinite for tumour"
     assert mean_score([absent], "hd_mean_mm").reason
     assert mean_score([], "hd_mean_mm").reason
+
+
+def test_what_was_written_is_read_again():
+    scores = [
+        Score("dice", 0.1 + 0.2, label='left, "upper" lobe', case="=1+1", method="ours"),
+        Score("hd95_mm", math.inf, "mm", "tumour", "empty in the warped image", "c", "'quoted"),
+        Score("jacobian_min", -1e-300, case="-c", method="@m"),
+    ]
+    assert from_csv(to_csv(scores)) == scores
+    (undefined,) = from_csv(to_csv([Score("dice", math.nan, label="cyst", reason="empty in both images")]))
+    assert math.isnan(undefined.value)
+    assert undefined.reason == "empty in both images"
+
+
+def test_tables_of_other_programs_are_read():
+    text = "\ufeffmetric,value,case,remark\r\ndice,0.5,c1,fine\r\n\r\ndice,,c2,\r\n"
+    first, second = from_csv(text)
+    assert first == Score("dice", 0.5, case="c1")
+    assert math.isnan(second.value)
+    assert second.reason == "no reason given"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ("", "E-EVA-001", "no column metric and no column value"),
+        ("case,value\nc,1\n", "E-EVA-001", "no column metric"),
+        ('metric,value\n"dice,0.5\n', "E-EVA-001", "no CSV"),
+        ("metric,value\ndice,good\n", "E-EVA-002", "line 2 has the value 'good'"),
+        ("metric,value\ndice,0.5\ndice\n", "E-EVA-002", "line 3"),
+        ("metric,value\ndice,0.5,1\n", "E-EVA-002", "line 2"),
+    ],
+)
+def test_tables_that_are_none(text, code, words):
+    with pytest.raises(InputError, match=words) as refusal:
+        from_csv(text)
+    assert refusal.value.code == code
+
+
+def test_the_unit_stays_at_the_end_of_a_name():
+    names = ("dice", "hd95_mm", "nsd_2mm", "mice_voxels", "psnr_db")
+    means = ("dice_mean", "hd95_mean_mm", "nsd_2mm_mean", "mice_mean_voxels", "psnr_mean_db")
+    assert tuple(map(mean_name, names)) == means

@@ -46,6 +46,10 @@ def test_random_blobs(shape, seed, monai_metrics):
     assert distances.hd_mm == pytest.approx(float(hd), rel=1e-5)
     assert distances.hd95_mm == pytest.approx(float(hd95), rel=1e-5)
     assert distances.assd_mm == pytest.approx(float(assd), rel=1e-5)
+    asd = monai_metrics.compute_average_surface_distance(pair[1], pair[0], **settings)  # of the prediction, b
+    asd_back = monai_metrics.compute_average_surface_distance(*pair, **settings)
+    assert distances.asd_mm == pytest.approx(float(asd), rel=1e-5)
+    assert distances.assd_balanced_mm == pytest.approx(float(asd + asd_back) / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(2))

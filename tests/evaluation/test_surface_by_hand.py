@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from anamorph.evaluation.surface import label_surface, normalised_surface_dice, surface_distances
+from anamorph.evaluation.surface import label_surface, normalised_surface_dice, region_distances, surface_distances
 
 SPACING = (1.0, 2.0, 3.0)
 
@@ -54,6 +54,50 @@ def test_the_two_directions_are_kept_apart_until_the_end():
     assert distances.hd95_mm == 0
 
 
+def test_averages_in_one_direction_and_balanced():
+    truth = box((2, 2, 2), (5, 5, 5))  # 26 surface voxels
+    predicted = truth | box((10, 3, 3), (11, 4, 4))  # and one that is 6 mm away
+    distances = surface_distances(truth, predicted, (1.0, 1.0, 1.0))
+    assert distances.asd_mm == pytest.approx(6 / 27)  # from the prediction to the truth
+    assert distances.assd_mm == pytest.approx(6 / (26 + 27))
+    assert distances.assd_balanced_mm == pytest.approx(6 / 27 / 2)
+    assert surface_distances(predicted, truth, (1.0, 1.0, 1.0)).asd_mm == 0
+
+
+def test_regions_do_not_count_depth():
+    # A full cube and its shell share their surface, but the middle of the cube is 3 mm away from the shell.
+    full, inner = box((2, 2, 2), (9, 9, 9)), box((3, 3, 3), (8, 8, 8))
+    shell = full & ~inner
+    regions = region_distances(full, shell, (1.0, 1.0, 1.0))
+    assert regions.hd_mm == 3  # the centre voxel to the nearest of the shell
+    depth = 1 * (5**3 - 3**3) + 2 * (3**3 - 1) + 3
+    assert regions.average_hd_mm == pytest.approx(depth / 7**3 / 2)
+    assert surface_distances(full, shell, (1.0, 1.0, 1.0)).hd_mm == 0
+
+
+@pytest.mark.parametrize(("a", "b", "expected"), [(0, 0, math.nan), (1, 0, math.inf), (0, 1, math.inf), (1, 1, 0.0)])
+def test_regions_that_are_empty(a, b, expected):
+    masks = [np.full((3, 4), bool(filled)) for filled in (a, b)]
+    regions, surfaces = region_distances(*masks, (1.0, 2.0)), surface_distances(*masks, (1.0, 2.0))
+    for value in (regions.hd_mm, regions.average_hd_mm, surfaces.asd_mm, surfaces.assd_balanced_mm):
+        assert value == pytest.approx(expected, nan_ok=True)
+
+
+def test_every_distance_of_every_label_and_its_mean():
+    labels = np.zeros((12, 12), np.int64)
+    labels[2:4, 2:4], labels[8:10, 2:4] = 1, 2
+    warped = np.where(labels == 1, 1, np.roll(labels, 2, 1) * (np.roll(labels, 2, 1) == 2))
+    rows = label_surface(labels, warped, (1.0, 0.5), tolerance_mm=0.5, every=True)
+    found = {(row.metric, row.label): row.value for row in rows}
+    metrics = {metric for metric, label in found if label}
+    for metric in metrics - {"nsd_0.5mm"}:
+        assert found[metric, "1"] == 0
+        assert found[metric, "2"] > 0
+        assert found[metric.replace("_mm", "_mean_mm"), ""] == found[metric, "2"] / 2
+    assert found["hd_mm", "2"] == found["hd95_mm", "2"] == found["region_hd_mm", "2"] == 1
+    assert found["nsd_0.5mm_mean", ""] == (1 + found["nsd_0.5mm", "2"]) / 2
+
+
 def test_a_mask_that_fills_the_image_has_its_surface_at_the_border():
     everything = np.ones((4, 5, 6), bool)
     assert len(surface_distances(everything, everything, SPACING).a_to_b_mm) == 120 - 2 * 3 * 4
@@ -89,3 +133,5 @@ def test_shapes_that_differ_are_refused():
         surface_distances(a, a[1:], SPACING)
     with pytest.raises(ValueError, match="do not agree"):
         surface_distances(a, a, (1.0, 1.0))
+    with pytest.raises(ValueError, match="do not agree"):
+        region_distances(a, a[1:], SPACING)

@@ -161,3 +161,18 @@ def test_arrays_that_do_not_fit_are_refused(made_up: Callable[..., ReportInputs]
         made_up(affine=None)
     with pytest.raises(ValueError, match="affine"):
         made_up(affine=np.eye(3))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "ticks"),
+    [((0.0, 4.0), ["0", "2", "4 mm"]), ((20.04, 21.96), ["20", "21", "22 mm"]), ((5.0, 5.0), ["5", "5.05", "5.1 mm"])],
+)
+def test_colours_of_a_nearly_constant_displacement_begin_at_its_least(
+    lengths: tuple[float, float], ticks: list[str], made_up: Callable[..., ReportInputs]
+) -> None:
+    displacement = np.zeros((3, 20, 24, 16), np.float32)
+    displacement[1] = np.linspace(*lengths, 20)[:, None, None]
+    figures = draw(made_up(displacement_mm=displacement))
+    assert [text for _, text in figures.legends["displacement"].ticks] == ticks
+    axial = decoded(figures.planes[0].pictures["displacement"]).sum(axis=2)
+    assert (float(np.ptp(axial)) > 1.5) == (lengths[0] < lengths[1])

@@ -135,3 +135,46 @@ def test_2d_has_pictures_and_no_viewer(made_up_2d: ReportInputs) -> None:
     assert 'id="viewer-code"' not in html
     assert html.count("<image ") == 5
     assert len(html) < 2e5
+
+
+@pytest.fixture
+def segmentation(made_up: Callable[..., ReportInputs]) -> Callable[..., ReportInputs]:
+    """``segmentation(**changes)``: the body and the ball, found and true."""
+    absent = dict.fromkeys(("before", "warped", "displacement_mm", "jacobian", "warped_labels"))
+    truth = made_up().fixed_labels
+
+    def make(**changes: object) -> ReportInputs:
+        scores = [{"metric": "hd95_mean_mm", "label": "", "unit": "mm", "value": 1.25, "reason": ""}]
+        everything = {"kind": "segmentation", "found_labels": truth, "warnings": (), "scores": scores}
+        return made_up(**(absent | everything | changes))
+
+    return make
+
+
+def test_a_segmentation_shows_outlines_and_nothing_of_a_registration(
+    segmentation: Callable[..., ReportInputs],
+) -> None:
+    html = render(segmentation())
+    page = Page(html)
+    for text in ("Segmentation report", "Labels found 2 each has voxels", "HD95 1.25 mm mean over the labels",
+                 "Solid outlines are the labels found, dashed ones the true labels", "Body", "Ball"):  # fmt: skip
+        assert text in page.text
+    for text in ("Registration", "Checkerboard", "Before and after", "Deformation", "Fixed image", "Warped"):
+        assert text not in page.text.replace("Fixed image File ct.nii.gz", "")
+    assert html.count('class="label"') == html.count('class="label dashed"') > 0
+    volumes = [a["id"] for tag, a in page.elements if tag == "script" and (a.get("id") or "").startswith("volume-")]
+    assert volumes == ["volume-fixed", "volume-found-labels", "volume-fixed-labels"]
+
+
+def test_a_segmentation_without_truth(segmentation: Callable[..., ReportInputs]) -> None:
+    html = render(segmentation(fixed_labels=None, scores=()))
+    assert "The labels found, over the image." in Page(html).text
+    assert 'class="label dashed"' not in html
+    assert 'name="outlines" value="true"' not in html
+
+
+def test_a_label_that_is_nowhere_makes_doubtful(segmentation: Callable[..., ReportInputs]) -> None:
+    names = {3: "Body", 7: "Ball", 9: "Tumour"}
+    page = Page(render(segmentation(label_names=names)))
+    assert "Complete, but look at: labels found" in page.text
+    assert "2 of 3 none of Tumour" in page.text

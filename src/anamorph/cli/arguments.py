@@ -37,7 +37,7 @@ class Terminal(BaseModel):
     debug: bool = False
     """Print the traceback of an error."""
     config: Path | None = None
-    """YAML file with any of these settings, nested as under configuration in run.json; flags win over it."""
+    """YAML file with any of these settings, nested as under configuration in run.json, or a run.json; flags win."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def parse(form: Form[Model], arguments: Sequence[str], prog: str, purpose: str) 
     example = f"\n\nExample: {form.example}" if form.example else ""
     given = _split(flags, arguments, prog, purpose + example)
     terminal = Terminal(**{name: given.pop(name) for name in Terminal.model_fields if name in given})
-    values = read_configuration(terminal.config) if terminal.config else {}
+    values = _configured(terminal.config) if terminal.config else {}
     for name, value in given.items():
         _put(values, flags[name].path, value)
     try:
@@ -143,6 +143,13 @@ def parse(form: Form[Model], arguments: Sequence[str], prog: str, purpose: str) 
         raise refusal(
             error, names, {flags[name].path for name in given}, terminal.config, _usage(flags, prog)
         ) from None
+
+
+def _configured(file: Path) -> dict[str, Any]:
+    """The settings in a configuration file, or those that the record of a run states."""
+    values = read_configuration(file)
+    recorded = values.get("configuration")
+    return recorded if "status" in values and isinstance(recorded, dict) else values
 
 
 def flags_of(form: Form[Any]) -> dict[str, Flag]:

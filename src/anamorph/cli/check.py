@@ -1,4 +1,7 @@
-"""``anamorph check``: what files hold and where it lies, what would be refused and why; clean copies of the rest."""
+"""``anamorph check``: what files hold and where it lies, what would be refused and why; clean copies of the rest.
+
+A whole cohort is looked at in ``check_cohort``.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ from pydantic import Field
 
 from anamorph.cli.arguments import Form
 from anamorph.cli.reading import VOXEL_FLAGS, VoxelReading, make_folder
-from anamorph.errors import AnamorphError
+from anamorph.errors import AnamorphError, ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from anamorph.cli.screen import Screen
     from anamorph.data.diagnosis import FileFacts
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 REFUSED = 3
 LANDMARK_SUFFIXES = (".csv", ".fcsv", ".json")
 TRANSFORM_SUFFIXES = (".h5", ".tfm", ".txt", ".mat")
-DISPLACEMENT_AS_IMAGE = "E-GEO-018"
+DISPLACEMENT_AS_IMAGE, SEVERAL_VOLUMES = "E-GEO-018", "E-GEO-017"
 PROBES_PER_AXIS = 17
 COLOURS = {"ok": "green", "warning": "yellow", "refused": "red"}
 
@@ -34,20 +37,28 @@ class CheckRequest(VoxelReading):
     """Which files to look at, and as what."""
 
     files: tuple[Path, ...] = Field(min_length=1)
-    """Images, labels, masks, transforms or landmarks."""
+    """Images, labels, masks, transforms or landmarks; or a cohort: cohort.csv or its folder."""
     kind: Literal["image", "labels", "mask"] = "image"
     """What the voxels of these files are meant to be."""
     against: Path | None = None
     """Image to compare with: how far each file covers it; labels have to lie on its grid."""
     fix: Path | None = None
-    """Folder for clean NIfTI copies of files that are read with a repair."""
+    """Folder for clean NIfTI copies of files that are read with a repair; of a cohort, with tables that name them."""
+    root: Path | None = None
+    """Folder that no file of a cohort may lie outside of."""
 
 
 FORM = Form(
     CheckRequest,
     positional=("files",),
     groups={"reading": VOXEL_FLAGS},
-    metavars={"files": "FILE [FILE ...]", "against": "FIXED", "fix": "FOLDER", "max_memory": "SIZE"},
+    metavars={
+        "files": "FILE [FILE ...]",
+        "against": "FIXED",
+        "fix": "FOLDER",
+        "root": "FOLDER",
+        "max_memory": "SIZE",
+    },
     example="anamorph check mr.nii.gz labels.nii.gz --against ct.nii.gz --fix clean",
 )
 
@@ -86,8 +97,18 @@ class Row:
 
 def run(request: CheckRequest, screen: Screen) -> int:
     """Look at every file; 3 where one of them would be refused."""
+    from anamorph.data.cohort_files import is_cohort
     from anamorph.data.files import read_volume
 
+    if any(map(is_cohort, request.files)):
+        from anamorph.cli.check_cohort import run_cohort
+
+        _refuse_idle_flags({"kind": request.kind != "image", "against": request.against is not None}, "a cohort")
+        if len(request.files) > 1:
+            found = f"a cohort among {len(request.files)} files"
+            raise ConfigurationError("E-CFG-010", found, expected="a cohort alone")
+        return REFUSED if run_cohort(request, screen) else 0
+    _refuse_idle_flags({"root": request.root is not None}, "single files")
     reference = None
     if request.against is not None:
         reference = Reference(request.against.name, read_volume(request.against, request.policy()).grid)
@@ -99,6 +120,13 @@ def run(request: CheckRequest, screen: Screen) -> int:
     if refused:
         screen.say(f"\n{refused} of {len(rows)} would be refused")
     return REFUSED if refused else 0
+
+
+def _refuse_idle_flags(given: Mapping[str, bool], what: str) -> None:
+    """Refuse flags that would do nothing."""
+    for name, is_given in given.items():
+        if is_given:
+            raise ConfigurationError("E-CFG-007", f"--{name} does nothing for {what}", do="leave it out")
 
 
 def _row(path: Path, request: CheckRequest, reference: Reference | None) -> Row:
@@ -133,6 +161,9 @@ def _add_volume(row: Row, request: CheckRequest, reference: Reference | None) ->
         return
     row.cells = _cells(facts)
     row.remarks += _remarks(facts)
+    if len(facts.shape) > 3 and any(problem.code == SEVERAL_VOLUMES for problem in facts.problems):
+        row.remarks.append("one volume of it is read: by --volume here and in warp, by")
+        row.remarks.append("--fixed-volume or --moving-volume in register")
     row.problems += [(problem.severity, problem.message) for problem in facts.problems]
     row.repaired = facts.readable and any(problem.fixable for problem in facts.problems)
     grid = facts.grid

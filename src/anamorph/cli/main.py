@@ -14,16 +14,24 @@ from anamorph.errors import ConfigurationError
 
 VERBS = {
     "register": "Align two images; write the warped one, the map and a report.",
+    "segment": "Label an image with a trained model; write labels and a report.",
     "warp": "Carry images, labels, masks or landmarks through transforms.",
     "convert": "Write transforms in another format, joined or inverted on request.",
-    "check": "Tell what files hold, and what would be refused and why.",
+    "check": "Tell what files or a cohort hold, what would be refused and why.",
+    "gather": "Write the table of a cohort from a folder in a known layout.",
+    "synthesise": "Make a cohort of phantoms with exact truth.",
+    "prepare": "Plan a cohort's grid and intensities; cache what networks read.",
+    "train": "Train a method on a prepared cohort; write a model and a report.",
+    "evaluate": "Score models, engines, other tools or files over a cohort.",
+    "compare": "Put scores side by side, with tests, as tables and a page.",
+    "experiment": "Make a paper's table from its file, start to end.",
     "demo": "Make a CT-MR pair with known truth, register it, score the result.",
     "doctor": "Tell what this machine offers, and what is missing.",
 }
-LIST = "\n".join(f"  {verb:<10}{purpose}" for verb, purpose in VERBS.items())
+LIST = "\n".join(f"  {verb:<12}{purpose}" for verb, purpose in VERBS.items())
 HELP = f"""usage: anamorph [-h] [--version] VERB ...
 
-Align medical images across modalities.
+Align and segment medical images across modalities.
 
 {LIST}
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anamorph.cli.arguments import Form
-from anamorph.cli.failures import as_refusal
+from anamorph.cli.run_report import facts_of, recorded, say_summary, score_rows, settings_of
 from anamorph.inference.request import RegistrationRequest
 
 if TYPE_CHECKING:
-    from anamorph.cli.screen import Screen
-    from anamorph.errors import AnamorphError
-    from anamorph.evaluation.scores import Score
+    from anamorph.cli.screen import OnProgress, Screen
     from anamorph.inference.run import RunResult
     from anamorph.inference.run_folder import Run
     from anamorph.report.inputs import ReportInputs
@@ -37,7 +34,13 @@ FORM = Form(
         "reading": ("xform", "strict", "nonfinite", "fixed_volume", "moving_volume", "allow_flat"),
         "machine": ("device", "threads", "max_memory"),
     },
-    metavars={"out": "FOLDER", "max_memory": "SIZE"},
+    metavars={
+        "out": "FOLDER",
+        "model": "FOLDER",
+        "max_memory": "SIZE",
+        "fixed_modality": "NAME",
+        "moving_modality": "NAME",
+    },
     example="anamorph register ct.nii.gz mr.nii.gz --out result",
     configurable=True,
 )
@@ -56,7 +59,6 @@ KEY_SCORES = (
     "inverse_residual_p95_mm",
 )
 """What the terminal shows, in this order; ``scores.csv`` and the report hold every row."""
-TONES = {"good": "green", "warn": "yellow", "bad": "red", "plain": ""}
 
 
 def run(request: RegistrationRequest, screen: Screen) -> int:
@@ -93,45 +95,25 @@ def perform(request: RegistrationRequest, screen: Screen, command: str) -> Outco
     """
     from anamorph.inference.run import run_registration
     from anamorph.inference.run_folder import Run
+    from anamorph.report.inputs import ReportInputs
     from anamorph.report.verdict import judge
 
-    inputs = tuple(request.inputs().values())
-    with Run(request.out, command, request.model_dump(), inputs, request.force, screen.warning) as run:
-        try:
-            with screen.progress() as progress:
-                result = run_registration(request, run, progress)
-                progress("report", 0.0)
-                inputs = report_of(request, result, run)
-                _write_report(inputs, run)
-                progress("report", 1.0)
-        except Exception as error:
-            refusal = as_refusal(error)
-            if refusal is not None:
-                _write_report(failed_report_of(request, refusal, run), run)
-            if refusal is None or refusal is error:
-                raise
-            raise refusal from error
-        run.finish()
-    return Outcome(result, judge(inputs), run)
+    files = (*request.inputs().values(), *([request.model] if request.model else []))
+    run = Run(request.out, command, request.model_dump(), files, request.force, screen.warning)
+
+    def work(progress: OnProgress) -> tuple[RunResult, ReportInputs]:
+        result = run_registration(request, run, progress)
+        return result, report_of(request, result, run)
+
+    refused = ReportInputs(title=_title(request), settings=settings_of(request))
+    result, shown = recorded(run, screen, work, refused)
+    return Outcome(result, judge(shown), run)
 
 
 def summarise(outcome: Outcome, rows: Iterable[dict[str, Any]], screen: Screen) -> None:
     """The verdict, the key ones of some scores, and where the report is."""
-    from anamorph.cli.screen import shown
-    from anamorph.report.tables import score_table
-
-    verdict, run = outcome.verdict, outcome.run
     key_rows = sorted((row for row in rows if row["metric"] in KEY_SCORES), key=lambda r: KEY_SCORES.index(r["metric"]))
-    screen.say()
-    screen.say(verdict.headline, f"bold {TONES[verdict.tone]}")
-    screen.say()
-    screen.say(score_table(key_rows))
-    screen.say()
-    if run.warnings:
-        screen.say(f"warnings: {len(run.warnings)}, above and in the report")
-    if "kept" in run.facts:
-        screen.say(f"kept: {run.facts['kept']} (began at: {run.facts['start']})")
-    screen.say(f"report: {shown(run.folder / 'report.html')}")
+    say_summary(outcome.verdict, key_rows, outcome.run, screen)
 
 
 def report_of(request: RegistrationRequest, result: RunResult, run: Run) -> ReportInputs:
@@ -157,77 +139,12 @@ def report_of(request: RegistrationRequest, result: RunResult, run: Run) -> Repo
         label_names={label: name for labelmap in labels for label, name in labelmap.names.items()},
         scores=score_rows(result.scores),
         warnings=run.warnings,
-        settings=_settings(request),
-        facts=_facts(run),
+        settings=settings_of(request),
+        facts=facts_of(run),
         seconds_by_stage=run.facts["seconds"],
         loss_by_stage={"deformable": [step.similarity for step in found.steps]} if found and found.steps else {},
     )
 
 
-def failed_report_of(request: RegistrationRequest, refusal: AnamorphError, run: Run) -> ReportInputs:
-    """What the report shows of a run that was refused: why, and what it was asked."""
-    from anamorph.report.inputs import ReportInputs
-
-    return ReportInputs(
-        title=_title(request),
-        status="failed",
-        message=str(refusal),
-        warnings=run.warnings,
-        settings=_settings(request),
-        facts=_facts(run),
-    )
-
-
-def score_rows(scores: Iterable[Score]) -> list[dict[str, Any]]:
-    """Scores as the report's rows: by stage instead of by method."""
-    return [
-        {
-            "metric": score.metric,
-            "label": score.label,
-            "unit": score.unit,
-            "value": score.value,
-            "reason": score.reason,
-            "stage": "before" if score.method == "before" else "after",
-        }
-        for score in scores
-    ]
-
-
-def _write_report(inputs: ReportInputs, run: Run) -> None:
-    from anamorph.data.files import atomic_write
-    from anamorph.report.page import render
-
-    with atomic_write(run.path("report.html")) as part:
-        part.write_text(render(inputs), encoding="utf-8")
-
-
 def _title(request: RegistrationRequest) -> str:
     return f"{request.moving.name} onto {request.fixed.name}"
-
-
-def _settings(request: RegistrationRequest) -> dict[str, Any]:
-    """The resolved configuration, files by their names alone, and without what was left at nothing."""
-    values = request.model_dump(exclude_none=True, exclude={"out"})
-    return {name: value.name if isinstance(value, Path) else value for name, value in values.items()}
-
-
-def _facts(run: Run) -> dict[str, Any]:
-    """What the run stands on, in words."""
-    from anamorph import __version__
-    from anamorph.inference.run_folder import environment, peak_memory_mb
-
-    inputs = run.facts.get("inputs", {})
-    facts: dict[str, Any] = {"version": f"anamorph {__version__}", "peak memory": f"{peak_memory_mb()} MiB"}
-    if "start" in run.facts:
-        facts["start"] = run.facts["start"]
-    facts |= {
-        "inputs": {name: f"{file['name']} (sha256 {file['sha256'][:12]})" for name, file in inputs.items()},
-        "grids": {side: _grid(geometry) for side, geometry in run.facts.get("geometry", {}).items()},
-        "environment": {name: value for name, value in environment().items() if value is not None},
-    }
-    return facts
-
-
-def _grid(geometry: dict[str, Any]) -> str:
-    shape = " x ".join(map(str, geometry["shape"]))
-    return f"{shape} voxels of {' x '.join(f'{length:.4g}' for length in geometry['spacing_mm'])} mm"

@@ -5,15 +5,27 @@ A cohort lives in a folder as ``cohort.csv``, one row a scan, paths relative to 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from anamorph.errors import InputError
+
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 PairRule = Literal["listed", "within", "between"]
 """listed: those of ``pairs.csv``. within: two modalities of one case. between: scans of two different cases."""
+FILES = ("image", "labels", "mask", "landmarks")
+"""What a scan may have, in the order of the table."""
+SESSION = "_ses-"
+"""Between subject and session in a case's name, as BIDS writes it."""
+
+
+def subject_of(case: str) -> str:
+    """Whom a case shows: ``sub-01_ses-02`` is the subject ``sub-01``; any other case is a subject by itself."""
+    return case.partition(SESSION)[0]
 
 
 @dataclass(frozen=True)
@@ -21,7 +33,7 @@ class Scan:
     """One image of one case, and what is known about it.
 
     Args:
-        case: the subject; everything of one subject has one split.
+        case: the subject, or ``SUBJECT_ses-SESSION``; everything of one subject has one split.
         modality: "ct", "t1", ... as the user names it.
         image: file.
         labels, mask, landmarks: files, where there are any.
@@ -40,6 +52,11 @@ class Scan:
     def name(self) -> str:
         """``case_modality``, unique in its cohort."""
         return f"{self.case}_{self.modality}"
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Those it has, by what they hold."""
+        return {kind: file for kind in FILES if (file := getattr(self, kind)) is not None}
 
 
 @dataclass(frozen=True)
@@ -116,3 +133,60 @@ class Cohort:
             for pair in found
             if fixed_modality in (None, pair.fixed.modality) and moving_modality in (None, pair.moving.modality)
         )
+
+    def held_back(self, *, validation: int = 0, test: int = 0) -> Cohort:
+        """The last training subjects by name set aside: first those for validation, then those for the test.
+
+        Listed pairs that the new splits tear apart are left out.
+
+        Args:
+            validation, test: how many subjects; what is in another split already stays there.
+
+        Raises:
+            InputError: E-COH-034, they are not there.
+        """
+        return self._set_aside(sorted(self._learners, reverse=True), validation, test)
+
+    def divided(self, *, validation: float = 0.0, test: float = 0.0, seed: int = 0) -> Cohort:
+        """Training subjects drawn for validation and test; the rest as in ``held_back``.
+
+        Subjects are ranked by the SHA-256 of seed and name: the same draw on any machine and in any order of the files.
+
+        Args:
+            validation, test: shares of the training subjects, at least one subject where not 0.
+            seed: another number, another draw.
+        """
+        ranked = sorted(self._learners, key=lambda subject: hashlib.sha256(f"{seed}:{subject}".encode()).digest())
+        validations, tests = (max(1, round(len(ranked) * share)) if share else 0 for share in (validation, test))
+        return self._set_aside(ranked, validations, tests)
+
+    def renamed(self, modality: str) -> Cohort:
+        """The same with a name for its only modality.
+
+        Raises:
+            InputError: E-COH-035, it has several.
+        """
+        if len(self.modalities) != 1:
+            raise InputError("E-COH-035", f"modalities {', '.join(self.modalities)}", expected="one to give a name to")
+        scans = tuple(replace(scan, modality=modality) for scan in self.scans)
+        return replace(self, scans=scans, listed=())
+
+    @property
+    def _learners(self) -> set[str]:
+        """Subjects in train."""
+        return {subject_of(scan.case) for scan in self.scans if scan.split == "train"}
+
+    def _set_aside(self, ranked: Sequence[str], validation: int, test: int) -> Cohort:
+        """The first of the ranked training subjects for the test, the next for validation."""
+        if validation + test >= max(1, len(ranked)):
+            found = f"{len(ranked)} training subjects to hold {validation + test} back from"
+            raise InputError("E-COH-034", found, expected="some left to train on", do="hold back fewer")
+        drawn: dict[str, Split] = dict.fromkeys(ranked[:test], "test")
+        drawn |= dict.fromkeys(ranked[test : test + validation], "validation")
+        scans = tuple(
+            replace(scan, split=drawn.get(subject_of(scan.case), "train")) if scan.split == "train" else scan
+            for scan in self.scans
+        )
+        of = {scan.name: scan for scan in scans}
+        listed = [replace(pair, fixed=of[pair.fixed.name], moving=of[pair.moving.name]) for pair in self.listed]
+        return replace(self, scans=scans, listed=tuple(p for p in listed if p.fixed.split == p.moving.split))

@@ -6,11 +6,11 @@ import reprlib
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from anamorph.errors import ConfigurationError, InputError
+from anamorph.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -21,15 +21,18 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_configuration(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file: plain values, no key twice, no aliases.
+    """The mapping in a YAML file: plain values, no key twice, no aliases; below the top a key may be a whole number.
 
     Raises:
-        InputError: E-IO-001, it cannot be read.
-        ConfigurationError: E-CFG-009, anything else than a plain mapping.
+        ConfigurationError: E-CFG-011, it cannot be read; E-CFG-009, anything else than a plain mapping.
     """
     import yaml
 
     class Loader(yaml.SafeLoader):
+        def construct_document(self, node: Any) -> Any:
+            self.top = node
+            return super().construct_document(node)
+
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
                 raise yaml.MarkedYAMLError(problem="an alias", problem_mark=self.peek_event().start_mark)
@@ -40,10 +43,11 @@ def read_configuration(path: Path) -> dict[str, Any]:
             seen = set()
             for key_node, _ in node.value:
                 key = self.construct_object(key_node, deep=True)
-                if not isinstance(key, str) or key in seen:
-                    problem = f"the key {key!r} twice" if isinstance(key, str) else "a key that is no text"
+                plain = isinstance(key, str) or (type(key) is int and node is not self.top)
+                if not plain or str(key) in seen:
+                    problem = f"the key {key!r} twice" if plain else "a key that is no text"
                     raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
-                seen.add(key)
+                seen.add(str(key))
             return mapping
 
     try:
@@ -51,7 +55,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
         reason = (error.strerror or "it cannot be read").lower()
-        raise InputError("E-IO-001", reason, file=path, expected="a configuration file") from error
+        raise ConfigurationError("E-CFG-011", reason, file=path, expected="a configuration file") from error
     if len(content) > MOST_BYTES:
         raise _refused(path, f"more than {MOST_BYTES} bytes")
     try:
@@ -101,13 +105,14 @@ def refusal(
     others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     expected, do = _advice(problem, place, names)
     if problem["type"] == "extra_forbidden":
-        found = "unknown key"
+        key, found = ".".join(place), "unknown key"
     elif conflict:
         found, expected = f"values that do not fit each other: {expected}", ""
     else:
         found = f"found {_short(problem['input'])}"
     file = None if flagged else file
-    return ConfigurationError("E-CFG-010", f"{key}: {found}{others}", file=file, expected=expected, do=do)
+    found = f"{key}: {found}" if key else found
+    return ConfigurationError("E-CFG-010", found + others, file=file, expected=expected, do=do)
 
 
 def _advice(problem: ErrorDetails, place: Location, names: Mapping[Location, str]) -> tuple[str, str]:
@@ -128,7 +133,7 @@ def _advice(problem: ErrorDetails, place: Location, names: Mapping[Location, str
 
 def _nearest(place: Location, names: Mapping[Location, str]) -> str:
     """The known key that an unknown one is most like: by its last word, so that a wrong level is found as well."""
-    words = {path[-1]: path for path in names}
+    words = {path[-1]: path for path in sorted(names, key=lambda path: path[:-1] == place[:-1])}  # its own level wins
     near = get_close_matches(place[-1].replace("-", "_"), words, n=1)
     return ".".join(words[near[0]]) if near else ""
 
@@ -143,14 +148,26 @@ def load(model: type[Model], path: Path) -> Model:
     """A model from a YAML file.
 
     Raises:
-        InputError: E-IO-001, the file cannot be read.
-        ConfigurationError: E-CFG-009, no plain YAML; E-CFG-010, an unknown key or a value that does not fit.
+        ConfigurationError: E-CFG-009, no plain YAML; E-CFG-010, an unknown key or a value that does not fit; E-CFG-011,
+            the file cannot be read; E-CFG-012, it has another version than the model.
     """
+    values = read_configuration(path)
+    _refuse_other_versions(model, values, path)
     try:
-        return model.model_validate(read_configuration(path))
+        return model.model_validate(values)
     except ValidationError as error:
-        names = {place: ".".join(place) for place in _places(model)}
+        names = {place: ".".join(place) for place in _places(model, values) if place}
         raise refusal(error, names, (), path, f"{path.name} with all that has no default") from None
+
+
+def _refuse_other_versions(model: type[BaseModel], values: Mapping[str, Any], path: Path) -> None:
+    """Before any other complaint, which the other version would explain."""
+    info = model.model_fields.get("version")
+    known = get_args(info.annotation) if info is not None else ()
+    if known and "version" in values and values["version"] not in known:
+        found, expected = f"version {reprlib.repr(values['version'])}", f"version {' or '.join(map(str, known))}"
+        do = "make it anew, or use the release of Anamorph that wrote it"
+        raise ConfigurationError("E-CFG-012", found, file=path, expected=expected, do=do)
 
 
 def save(model: BaseModel, path: Path) -> None:
@@ -163,9 +180,13 @@ def save(model: BaseModel, path: Path) -> None:
         part.write_text(yaml.safe_dump(model.model_dump(mode="json"), sort_keys=False, allow_unicode=True), "utf-8")
 
 
-def _places(model: type[BaseModel], above: Location = ()) -> Iterator[Location]:
-    """Where every field of a model and of the models in it stands."""
-    for name, info in model.model_fields.items():
-        yield (*above, name)
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from _places(info.annotation, (*above, name))
+def _places(kind: Any, values: Any, place: Location = ()) -> Iterator[Location]:
+    """Where every field of a model and of the models in it stands; in a mapping, under the keys that ``values`` has."""
+    yield place
+    values = values if isinstance(values, dict) else {}
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        for name, info in kind.model_fields.items():
+            yield from _places(info.annotation, values.get(name), (*place, name))
+    elif get_origin(kind) is dict:
+        for name in filter(lambda name: isinstance(name, str), values):
+            yield from _places(get_args(kind)[1], values[name], (*place, name))

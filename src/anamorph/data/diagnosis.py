@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,21 +97,44 @@ class FileFacts:
         return all(problem.severity != "refused" for problem in self.problems)
 
 
-def describe(path: str | Path, policy: ReadPolicy | None = None, content: Content = "image") -> FileFacts:
-    """Reads a file as ``content`` and tells everything about it; what would be refused is told, not raised."""
+def describe(
+    path: str | Path,
+    policy: ReadPolicy | None = None,
+    content: Content = "image",
+    look: Callable[[Image | Labelmap | Mask], object] | None = None,
+) -> FileFacts:
+    """Reads a file as ``content`` and tells everything about it; what would be refused is told, not raised.
+
+    Args:
+        path: the file.
+        policy: how to answer what it leaves open.
+        content: what its voxels are meant to be.
+        look: given what was read, so that more can be told without reading it again.
+    """
     path, policy = Path(path), policy or ReadPolicy()
     facts = FileFacts(path.name)
+
+    def read_it() -> None:
+        _add_header(path, facts)
+        volume = read_volume(path, policy)
+        _add_values(volume, facts)
+        item = _interpret(volume, policy, content)
+        if look is not None:
+            look(item)
+
+    facts.problems = tuple(problems_of(read_it))
+    return facts
+
+
+def problems_of(action: Callable[[], object]) -> list[Problem]:
+    """What an action is refused for, and then what it warns of."""
     refused: list[Problem] = []
     with _collected_warnings() as issued:
         try:
-            _add_header(path, facts)
-            volume = read_volume(path, policy)
-            _add_values(volume, facts)
-            _interpret(volume, policy, content)
+            action()
         except AnamorphError as error:
             refused.append(Problem(error.code, "refused", str(error), False))
-    facts.problems = (*refused, *issued)
-    return facts
+    return [*refused, *issued]
 
 
 def fix(

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PLAN_VERSION = 1
 
+DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
+"""World coordinate and sign of each letter of an orientation."""
+
 
 class Intensity(BaseModel):
     """How the values of one modality are brought to a common range."""
@@ -20,13 +23,13 @@ class Intensity(BaseModel):
 
     kind: Literal["window", "percentiles", "zscore", "none"] = "percentiles"
     """window: low..high in the file's own values (HU) to 0..1. percentiles: those two percentiles of the content to
-    0..1. zscore: zero mean, unit variance. none: as they are."""
+    0..1. zscore: zero mean and unit variance of the content, between those percentiles. none: as they are."""
     low: float = 1.0
-    """Lower end: a value for window, a percentile for percentiles."""
+    """Lower end: a value for window, a percentile for percentiles and zscore."""
     high: float = 99.0
     """Upper end."""
     clip: bool = True
-    """Whether values beyond the ends are set to 0 and 1; without it they go on linearly (range matching)."""
+    """Whether values beyond the ends are set to the ends; without it they go on linearly (range matching)."""
     content: Literal["all", "positive", "mask"] = "all"
     """Which voxels the percentiles, mean and variance are taken from: all, those above 0, those of the mask."""
 
@@ -34,7 +37,7 @@ class Intensity(BaseModel):
     def _check(self) -> Intensity:
         if self.low >= self.high:
             raise ValueError("low is below high")
-        if self.kind == "percentiles" and (self.low < 0 or self.high > 100):
+        if self.kind in ("percentiles", "zscore") and (self.low < 0 or self.high > 100):
             raise ValueError("percentiles lie between 0 and 100")
         return self
 
@@ -54,6 +57,8 @@ class Plan(BaseModel):
     """Voxels of the network's grid, any number; a network that needs a multiple of something pads by itself."""
     centre: Literal["view", "content"] = "view"
     """What stands in the middle of the network's grid: the middle of the image, or of its content."""
+    middle: tuple[float, ...] | None = None
+    """World point that stands there instead, mm; where all images are aligned to one world."""
     modalities: dict[str, Intensity]
     """Intensity of each modality."""
     channels: Annotated[int, Field(ge=1)] = 1
@@ -75,6 +80,11 @@ class Plan(BaseModel):
     def _check(self) -> Plan:
         if not len(self.shape) == len(self.spacing) == len(self.orientation) or self.ndim not in (2, 3):
             raise ValueError("orientation, spacing and shape have an entry for each of two or three axes")
+        places = [DIRECTIONS.get(letter, (-1, 0))[0] for letter in self.orientation]
+        if sorted(places) != list(range(self.ndim)):
+            raise ValueError(f"orientation names each axis once, as in {'RAS'[: self.ndim]}")
+        if self.middle is not None and len(self.middle) != self.ndim:
+            raise ValueError("middle has a coordinate for each axis")
         if 0 in self.labels:
             raise ValueError("label 0 is the background")
         if self.alignment == "reference" and not self.reference:

@@ -78,8 +78,11 @@ class PreparedCohort:
         Raises:
             InputError: E-IO-001, the folder holds no prepared cohort; E-COH-010, its index cannot be read.
         """
-        plan = load(Plan, folder / "plan.yaml")
         index = folder / "index.json"
+        if not index.is_file():
+            found, do = "no such file", "run anamorph prepare to its end"
+            raise InputError("E-IO-001", found, file=index, expected="a prepared cohort", do=do)
+        plan = load(Plan, folder / "plan.yaml")
         try:
             content = json.loads(index.read_text(encoding="utf-8"))
             if content["version"] != INDEX_VERSION:

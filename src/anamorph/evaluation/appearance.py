@@ -69,6 +69,25 @@ def structural_similarity(fixed: ImageArray, warped: ImageArray, mask: OptionalM
     return float(ssim.mean() if mask is None else ssim[mask].mean())
 
 
+def root_mean_square_error(fixed: ImageArray, warped: ImageArray, mask: OptionalMask = None) -> float:
+    """The root of the mean squared difference, in the images' own unit; NaN where the mask is empty."""
+    a, b = _inside(fixed, warped, mask)
+    return float(np.sqrt(np.mean((a - b) ** 2))) if a.size else float("nan")
+
+
+def peak_signal_to_noise_db(fixed: ImageArray, warped: ImageArray, mask: OptionalMask = None) -> float:
+    """20 log10(range / RMSE), dB, with the range of the fixed image inside the mask; infinite for equal images.
+
+    Hore and Ziou 2010, doi:10.1109/ICPR.2010.579. NaN where the fixed image is constant.
+    """
+    inside = _inside(fixed, warped, mask)[0]
+    dynamic_range = float(np.ptp(inside)) if inside.size else 0.0
+    error = root_mean_square_error(fixed, warped, mask)
+    if not dynamic_range:
+        return float("nan")
+    return float(20 * np.log10(dynamic_range / error)) if error else float("inf")
+
+
 def appearance_scores(fixed: ImageArray, warped: ImageArray, mask: OptionalMask = None) -> list[Score]:
     """MI, NMI, NCC and SSIM of a fixed and a warped image, inside a mask if one is given."""
     if fixed.shape != warped.shape:
@@ -81,6 +100,19 @@ def appearance_scores(fixed: ImageArray, warped: ImageArray, mask: OptionalMask 
     )
     reason = _why_undefined(fixed, warped, mask)
     return [Score(name, measure(fixed, warped, mask), unit, reason=reason) for name, unit, measure in measured]
+
+
+def intensity_scores(fixed: ImageArray, warped: ImageArray, mask: OptionalMask = None) -> list[Score]:
+    """RMSE and PSNR of two images of one modality and one scale, as after a translation between modalities."""
+    if fixed.shape != warped.shape:
+        raise ValueError(f"two images on one grid have one shape, found {fixed.shape} and {warped.shape}")
+    error, why = root_mean_square_error(fixed, warped, mask), _why_undefined(fixed, warped, mask)
+    ratio = peak_signal_to_noise_db(fixed, warped, mask)
+    equal = "the images are equal" if error == 0 else why
+    return [
+        Score("rmse", error, "intensity", reason="" if np.isfinite(error) else why),
+        Score("psnr_db", ratio, "dB", reason="" if np.isfinite(ratio) else equal),
+    ]
 
 
 def _why_undefined(fixed: ImageArray, warped: ImageArray, mask: OptionalMask) -> str:

@@ -100,14 +100,14 @@ def folding_scores(
     ]
 
 
-def inverse_residual_mm(
+def inverse_miss_mm(
     points: WorldPoints,
     forward_mm: Displacement,
     forward_affine: np.ndarray,
     backward_mm: Displacement,
     backward_affine: np.ndarray,
-) -> Float[np.ndarray, " points"]:
-    """How far the backward map brings forward-mapped points from where they were, mm.
+) -> WorldPoints:
+    """Where the backward map brings forward-mapped points, less where they were: N d, RAS mm.
 
     Both displacements are interpolated linearly. NaN where a point, or its image, is outside the grid that it needs.
 
@@ -119,8 +119,18 @@ def inverse_residual_mm(
         backward_affine: of that grid.
     """
     there = points + _interpolated(forward_mm, forward_affine, points)
-    back = there + _interpolated(backward_mm, backward_affine, there)
-    return np.linalg.norm(back - points, axis=1)
+    return there + _interpolated(backward_mm, backward_affine, there) - points
+
+
+def inverse_residual_mm(
+    points: WorldPoints,
+    forward_mm: Displacement,
+    forward_affine: np.ndarray,
+    backward_mm: Displacement,
+    backward_affine: np.ndarray,
+) -> Float[np.ndarray, " points"]:
+    """The lengths of ``inverse_miss_mm``, mm."""
+    return np.linalg.norm(inverse_miss_mm(points, forward_mm, forward_affine, backward_mm, backward_affine), axis=1)
 
 
 def inverse_residual_scores(

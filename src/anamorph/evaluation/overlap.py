@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -12,6 +12,12 @@ from anamorph.evaluation.scores import Score, mean_score
 
 Mask = Bool[np.ndarray, "..."]
 Labels = Int[np.ndarray, "..."]
+
+EMPTY_IN_BOTH = "empty in both images"
+"""The one reason for which a missing number is no failure: there was nothing to find, and nothing was found."""
+
+CONCISE = ("dice", "jaccard", "volume_similarity")
+"""What a single registration is told by."""
 
 
 def dice(a: Mask, b: Mask) -> float:
@@ -29,13 +35,41 @@ def volume_similarity(a: Mask, b: Mask) -> float:
     return _volume_similarity(*_counts(a, b))
 
 
-def label_overlap(fixed: Labels, warped: Labels, names: Mapping[int, str] | None = None) -> list[Score]:
-    """Dice, Jaccard and volume similarity of every label, and the mean Dice.
+def recall(truth: Mask, predicted: Mask) -> float:
+    """The share of the truth that is found, |A n B| / |A|: NaN where the truth is empty."""
+    return _recall(*_counts(truth, predicted))
+
+
+def precision(truth: Mask, predicted: Mask) -> float:
+    """The share of the prediction that is true, |A n B| / |B|: NaN where the prediction is empty."""
+    return _precision(*_counts(truth, predicted))
+
+
+def relative_volume_difference(truth: Mask, predicted: Mask) -> float:
+    """||B| / |A| - 1|: 0 for equal volumes, infinite where the truth alone is empty, NaN where both are."""
+    return _relative_volume_difference(*_counts(truth, predicted))
+
+
+def volumetric_overlap_error(truth: Mask, predicted: Mask) -> float:
+    """1 - |A n B| / |A u B|: 0 at best, 1 where one is empty, NaN where both are."""
+    return _volumetric_overlap_error(*_counts(truth, predicted))
+
+
+def label_overlap(
+    fixed: Labels,
+    warped: Labels,
+    names: Mapping[int, str] | None = None,
+    measures: Sequence[str] = CONCISE,
+    averaged: Sequence[str] = ("dice",),
+) -> list[Score]:
+    """Dice, Jaccard and volume similarity of every label, and the mean Dice; or other measures and means.
 
     Args:
-        fixed: labels of the fixed image.
-        warped: labels of the moving image brought onto its grid.
+        fixed: labels of the fixed image, or the truth.
+        warped: labels of the moving image brought onto its grid, or a prediction.
         names: which labels to score and what they are called; without it, all but 0 that occur in either image.
+        measures: out of ``MEASURES``.
+        averaged: those whose mean over the labels is added, as ``NAME_mean``.
     """
     _same_shape(fixed, warped)
     both, sizes_fixed, sizes_warped = _label_counts(fixed, warped)
@@ -45,12 +79,9 @@ def label_overlap(fixed: Labels, warped: Labels, names: Mapping[int, str] | None
     for label, name in names.items():
         counts = both.get(label, 0), sizes_fixed.get(label, 0), sizes_warped.get(label, 0)
         reason = emptiness(counts[1] > 0, counts[2] > 0)
-        rows += [
-            Score("dice", _dice(*counts), label=name, reason=reason),
-            Score("jaccard", _jaccard(*counts), label=name, reason=reason),
-            Score("volume_similarity", _volume_similarity(*counts), label=name, reason=reason),
-        ]
-    return [*rows, mean_score((row for row in rows if row.metric == "dice"), "dice_mean")]
+        rows += [Score(measure, MEASURES[measure](*counts), label=name, reason=reason) for measure in measures]
+    means = [mean_score((row for row in rows if row.metric == measure), f"{measure}_mean") for measure in averaged]
+    return [*rows, *means]
 
 
 def emptiness(in_fixed: bool, in_warped: bool) -> str:
@@ -58,7 +89,7 @@ def emptiness(in_fixed: bool, in_warped: bool) -> str:
     if in_fixed and in_warped:
         return ""
     if not in_fixed and not in_warped:
-        return "empty in both images"
+        return EMPTY_IN_BOTH
     return "empty in the warped image" if in_fixed else "empty in the fixed image"
 
 
@@ -91,3 +122,33 @@ def _jaccard(both: int, a: int, b: int) -> float:
 
 def _volume_similarity(both: int, a: int, b: int) -> float:
     return 1 - abs(a - b) / (a + b) if a + b else math.nan
+
+
+def _recall(both: int, a: int, b: int) -> float:
+    return both / a if a else math.nan
+
+
+def _precision(both: int, a: int, b: int) -> float:
+    return both / b if b else math.nan
+
+
+def _relative_volume_difference(both: int, a: int, b: int) -> float:
+    if not a:
+        return math.inf if b else math.nan
+    return abs(b / a - 1)
+
+
+def _volumetric_overlap_error(both: int, a: int, b: int) -> float:
+    return 1 - _jaccard(both, a, b)
+
+
+MEASURES: dict[str, Callable[[int, int, int], float]] = {
+    "dice": _dice,
+    "jaccard": _jaccard,
+    "volume_similarity": _volume_similarity,
+    "recall": _recall,
+    "precision": _precision,
+    "rvd": _relative_volume_difference,
+    "voe": _volumetric_overlap_error,
+}
+"""Measure -> its value from the voxels in both, in the truth and in the prediction."""

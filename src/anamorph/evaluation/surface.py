@@ -10,11 +10,11 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, distance_transform_edt
 from scipy.spatial import KDTree
 
 from anamorph.evaluation.overlap import emptiness
-from anamorph.evaluation.scores import Score, mean_score
+from anamorph.evaluation.scores import Score, mean_name, mean_score
 
 Mask = Bool[np.ndarray, "..."]
 Labels = Int[np.ndarray, "..."]
@@ -54,11 +54,23 @@ class SurfaceDistances:
         return self._percentile(95.0)
 
     @property
+    def asd_mm(self) -> float:
+        """Average surface distance: the mean over the surface of b, the prediction, of its distance to that of a."""
+        return float(self.b_to_a_mm.mean()) if self._missing is None else self._missing
+
+    @property
     def assd_mm(self) -> float:
         """Average symmetric surface distance: the mean over the voxels of both surfaces."""
         return (
             float(np.concatenate([self.a_to_b_mm, self.b_to_a_mm]).mean()) if self._missing is None else self._missing
         )
+
+    @property
+    def assd_balanced_mm(self) -> float:
+        """The mean of the two directed means, so that the larger surface does not weigh more: medpy's ``assd``."""
+        if self._missing is not None:
+            return self._missing
+        return float(self.a_to_b_mm.mean() + self.b_to_a_mm.mean()) / 2
 
     def _percentile(self, share: float) -> float:
         if self._missing is not None:
@@ -107,35 +119,81 @@ def normalised_surface_dice(a: Mask, b: Mask, spacing_mm: Sequence[float] | np.n
     return float(share)
 
 
+@dataclass(frozen=True)
+class RegionDistances:
+    """Hausdorff distances of two masks as sets of voxel centres, mm: those of ITK's ``HausdorffDistanceImageFilter``.
+
+    A voxel that lies in the other mask has distance 0, so depth inside the other mask does not count. Infinite where
+    one mask is empty, NaN where both are.
+
+    Args:
+        hd_mm: the largest distance of a voxel of one mask to the nearest of the other.
+        average_hd_mm: the mean of the two directed means.
+    """
+
+    hd_mm: float
+    average_hd_mm: float
+
+
+def region_distances(a: Mask, b: Mask, spacing_mm: Sequence[float] | np.ndarray) -> RegionDistances:
+    """Hausdorff distances of two masks as sets of voxels; arguments as for ``surface_distances``."""
+    if a.shape != b.shape or len(spacing_mm) != a.ndim:
+        raise ValueError(f"shapes {a.shape} and {b.shape} with a spacing of {len(spacing_mm)} axes do not agree")
+    if emptiness(bool(a.any()), bool(b.any())):
+        missing = math.inf if a.any() or b.any() else math.nan
+        return RegionDistances(missing, missing)
+    box = _bounding_box(a | b)
+    a, b = a[box], b[box]
+    spacing = [float(width) for width in spacing_mm]
+    to_b = np.asarray(distance_transform_edt(~b, sampling=spacing))[a]
+    to_a = np.asarray(distance_transform_edt(~a, sampling=spacing))[b]
+    return RegionDistances(float(max(to_b.max(), to_a.max())), float(to_b.mean() + to_a.mean()) / 2)
+
+
 def label_surface(
     fixed: Labels,
     warped: Labels,
     spacing_mm: Sequence[float] | np.ndarray,
     names: Mapping[int, str] | None = None,
     tolerance_mm: float = 2.0,
+    every: bool = False,
 ) -> list[Score]:
-    """HD, HD95, ASSD and NSD of every label, and the mean HD95.
+    """HD, HD95, ASSD and NSD of every label, and the mean HD95; or every distance, and the mean of each.
 
     Args:
-        fixed: labels of the fixed image.
-        warped: labels of the moving image brought onto its grid.
+        fixed: labels of the fixed image, or the truth.
+        warped: labels of the moving image brought onto its grid, or a prediction.
         spacing_mm: voxel size of that grid.
         names: which labels to score and what they are called; without it, all but 0 that occur in either image.
         tolerance_mm: of the normalised surface Dice.
+        every: also ASD, the balanced ASSD and the distances of the regions.
     """
     if names is None:
         names = {int(label): str(label) for label in np.union1d(fixed, warped) if label != 0}
+    surface_dice = f"nsd_{tolerance_mm:g}mm"
     rows = []
     for label, name in names.items():
-        distances = surface_distances(fixed == label, warped == label, spacing_mm)
-        share = normalised_surface_dice(fixed == label, warped == label, spacing_mm, tolerance_mm)
-        rows += [
-            Score("hd_mm", distances.hd_mm, "mm", name, distances.reason),
-            Score("hd95_mm", distances.hd95_mm, "mm", name, distances.reason),
-            Score("assd_mm", distances.assd_mm, "mm", name, distances.reason),
-            Score(f"nsd_{tolerance_mm:g}mm", share, "", name, distances.reason),
-        ]
-    return [*rows, mean_score((row for row in rows if row.metric == "hd95_mm"), "hd95_mean_mm")]
+        a, b = _cropped(fixed == label, warped == label)
+        found = surface_distances(a, b, spacing_mm)
+        values = {"hd_mm": found.hd_mm, "hd95_mm": found.hd95_mm, "assd_mm": found.assd_mm}
+        values[surface_dice] = normalised_surface_dice(a, b, spacing_mm, tolerance_mm)
+        if every:
+            regions = region_distances(a, b, spacing_mm)
+            values |= {"asd_mm": found.asd_mm, "assd_balanced_mm": found.assd_balanced_mm}
+            values |= {"region_hd_mm": regions.hd_mm, "region_average_hd_mm": regions.average_hd_mm}
+        units = ("mm" if metric.endswith("_mm") else "" for metric in values)
+        rows += [Score(m, v, unit, name, found.reason) for (m, v), unit in zip(values.items(), units, strict=True)]
+    averaged = dict.fromkeys(row.metric for row in rows) if every else ("hd95_mm",)
+    return [*rows, *(mean_score((r for r in rows if r.metric == metric), mean_name(metric)) for metric in averaged)]
+
+
+def _cropped(a: Mask, b: Mask) -> tuple[Mask, Mask]:
+    """Both masks within the box of their union, with an empty voxel round it; a small structure costs little."""
+    either = a | b
+    if not either.any():
+        return a, b
+    box = _bounding_box(either)
+    return np.pad(a[box], 1), np.pad(b[box], 1)
 
 
 def _surface_points(mask: Mask, spacing_mm: np.ndarray) -> np.ndarray:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from math import prod
+
+import torch
 
 from anamorph.errors import ResourceError, warn
 from anamorph.pairwise.settings import PairwiseSettings
@@ -25,6 +28,10 @@ BYTES_PER_WORKING_VOXEL = {"mind": 110, "mind_ssc": 200, "macmind": 400}
 """Descriptors of both images, their level and its gradients; what is not listed compares images."""
 
 BYTES_PER_COMPARED_VOXEL = 80
+
+BYTES_PER_NETWORK_VOXEL = 1200
+"""Feature maps of a network in use on a CPU, on its own grid: by default settings 400 (U-Net), 700 (VoxelMorph), 1000
+(DynUNet) and 1150 (LapIRN). A GPU has memory of its own."""
 
 LEAST_WORKING_VOXELS = 50_000
 
@@ -63,16 +70,45 @@ def fit_to_memory(
     wished = settings
     while (need := estimated_memory(fixed, moving, settings)) > budget:
         if settings.working_voxels <= LEAST_WORKING_VOXELS:
-            raise ResourceError(
-                "E-MEM-016",
-                f"about {_size(need)} are needed, {_size(budget)} allowed",
-                do="use a larger --max-memory, or crop or shrink the images",
-            )
+            raise _too_little(need, budget)
         smaller = max(LEAST_WORKING_VOXELS, min(settings.working_voxels, prod(fixed.shape)) // 2)
         settings = settings.model_copy(update={"working_voxels": smaller})
     if settings is not wished:
         warn("W-MEM-016", f"working grid reduced to {settings.working_voxels} voxels to stay within the memory")
     return settings
+
+
+def check_network_memory(
+    shape: Sequence[int], inputs: Sequence[Grid], device: torch.device, max_memory: int | None = None
+) -> None:
+    """Refuse what a trained model cannot do within the memory.
+
+    Args:
+        shape: of the network's grid.
+        inputs: the fixed and the moving grid, or the one that is segmented.
+        device: where the network computes.
+        max_memory: bytes allowed; None stands for those of the machine.
+
+    Raises:
+        ResourceError: E-MEM-016.
+    """
+    budget = available_memory() if max_memory is None else max_memory
+    network = BYTES_PER_NETWORK_VOXEL * prod(shape) if device.type == "cpu" else 0
+    voxels = [prod(grid.shape) for grid in inputs]
+    outputs = sum(
+        each * count for each, count in zip((BYTES_PER_FIXED_VOXEL, BYTES_PER_MOVING_VOXEL), voxels, strict=False)
+    )
+    need = PROGRAM_BYTES + BYTES_PER_IMAGE_VOXEL * sum(voxels) + max(outputs, network)
+    if need > budget:
+        raise _too_little(need, budget)
+
+
+def _too_little(need: int, budget: int) -> ResourceError:
+    return ResourceError(
+        "E-MEM-016",
+        f"about {_size(need)} are needed, {_size(budget)} allowed",
+        do="use a larger --max-memory, or crop or shrink the images",
+    )
 
 
 def _size(count: int) -> str:

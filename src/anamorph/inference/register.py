@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +36,10 @@ class Registration:
         transform: fixed world -> moving world, RAS mm; ``transform.inverse()`` goes back.
         linear: its linear part.
         initial: how the images lay before: the identity, or the transform that was given.
-        settings: what was used, memory limits applied.
-        found: what every stage did; None where a flat image was let through.
+        settings: of the pairwise engine, memory limits applied; None where a model registered.
+        found: what the pairwise engine's stages did; None for a model, and where a flat image was let through.
+        method: "pairwise", or the model's method.
+        seconds: time spent, by stage.
     """
 
     fixed: Image
@@ -45,17 +47,14 @@ class Registration:
     transform: Transform
     linear: Affine
     initial: Transform
-    settings: PairwiseSettings
+    settings: PairwiseSettings | None = None
     found: PairwiseResult | None = None
-
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        """Time spent, by stage."""
-        return {} if self.found is None else self.found.seconds
+    method: str = "pairwise"
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        kept = self.found.kept if self.found is not None else "start"
-        return f"Registration({self.moving!r} onto {self.fixed!r}, kept: {kept}, {self.transform!r})"
+        kept = f", kept: {self.found.kept}" if self.found is not None else ""
+        return f"Registration({self.moving!r} onto {self.fixed!r} by {self.method}{kept}, {self.transform!r})"
 
     def warped(self) -> Image:
         """The moving image on the fixed grid, interpolated once."""
@@ -98,26 +97,27 @@ def register(
     """
     settings = settings or PairwiseSettings()
     fixed, moving = (image if isinstance(image, Image) else read(image, policy) for image in (fixed, moving))
-    _check_pair(fixed, moving)
-    if initial is not None and not _is_linear(initial):
+    _check_channels(fixed, moving)
+    check_pair(fixed, moving)
+    if initial is not None and not is_linear(initial):
         raise ConfigurationError("E-CFG-006", "a deformable initial transform", expected="a linear one")
     chosen = resolve_device(device)
     settings = fit_to_memory(fixed.grid, moving.grid, settings, max_memory)
     here, there = _volume(fixed, fixed_mask, policy), _volume(moving, moving_mask, policy)
     start = initial or Affine.identity(fixed.grid.ndim)
     try:
-        linear = None if initial is None else _as_affine(initial)
+        linear = None if initial is None else as_affine(initial)
         found = register_pair(here, there, settings, initial=linear, device=chosen, progress=progress)
     except NumericalError as error:
         if not (allow_flat and error.code == "E-VAL-004"):
             raise
         warn("W-VAL-004", "an image without contrast; the result is the transform that it began with")
-        return Registration(fixed, moving, start, _as_affine(start), start, settings)
+        return Registration(fixed, moving, start, as_affine(start), start, settings)
     _question(found.linear)
     if found.kept != settings.transform:
         left = "the images stay where they were" if found.kept == "start" else f"the {found.kept} result stands"
         warn("W-REG-016", f"the {settings.transform} stage gained too little to be trusted; {left}")
-    return Registration(fixed, moving, found.transform, found.linear, start, settings, found)
+    return Registration(fixed, moving, found.transform, found.linear, start, settings, found, seconds=found.seconds)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -140,12 +140,21 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def _check_pair(fixed: Image, moving: Image) -> None:
+def _check_channels(fixed: Image, moving: Image) -> None:
     for side, image in (("fixed", fixed), ("moving", moving)):
         if len(image.data) != 1:
             raise InputError(
                 "E-VAL-016", f"{len(image.data)} channels in the {side} image", expected="one", do="choose a channel"
             )
+
+
+def check_pair(fixed: Image, moving: Image) -> None:
+    """Refuse images that cannot be registered to each other, and tell of odd ones.
+
+    Raises:
+        InputError: E-GEO-019, too few voxels, or two dimensions.
+    """
+    for side, image in (("fixed", fixed), ("moving", moving)):
         longest = sorted(image.grid.shape)[-2:]
         if longest[0] < LEAST_VOXELS:
             shape = " x ".join(map(str, image.grid.shape))
@@ -180,12 +189,13 @@ def _volume(image: Image, mask: Mask | str | Path | None, policy: ReadPolicy | N
     return Volume(image.data[0], image.grid, where, image.modality)
 
 
-def _is_linear(transform: Transform) -> bool:
+def is_linear(transform: Transform) -> bool:
+    """Whether a transform is one matrix, or several."""
     steps = transform.transforms if isinstance(transform, Chain) else (transform,)
     return all(isinstance(step, Affine) for step in steps)
 
 
-def _as_affine(transform: Transform) -> Affine:
+def as_affine(transform: Transform) -> Affine:
     """A linear transform as one matrix; the nearest thing to none for any other."""
     matrix = np.eye(transform.ndim + 1)
     for step in transform.transforms if isinstance(transform, Chain) else (transform,):

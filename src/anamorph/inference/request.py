@@ -1,15 +1,16 @@
-"""What decides the result of ``anamorph register``: the one schema behind flags, YAML and ``run.json``."""
+"""What decides the result of ``anamorph register`` and ``segment``: the schemas behind flags, YAML and ``run.json``."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from anamorph.pairwise.settings import PairwiseSettings
 
-Modality = Literal["ct", "mr", "t1", "t2", "pd", "flair", "us", "pet"]
+MODALITIES = ("ct", "mr", "t1", "t2", "pd", "flair", "us", "pet")
+"""What the pairwise engine takes for a modality; a model has names of its own."""
 FACTORS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -38,6 +39,8 @@ class RegistrationRequest(BaseModel):
     """Image to bring there."""
     out: Path
     """Folder for the results."""
+    model: Path | None = None
+    """Folder of a trained model to register with, in place of the pairwise engine."""
     fixed_mask: Path | None = None
     """Where to look in the fixed image: above 0.5 = use."""
     moving_mask: Path | None = None
@@ -52,12 +55,12 @@ class RegistrationRequest(BaseModel):
     """The same landmarks in the moving image."""
     initial: Path | None = None
     """Linear transform to start from, instead of searching."""
-    fixed_modality: Modality | None = None
-    """What the fixed image is; ct chooses a window in HU."""
-    moving_modality: Modality | None = None
+    fixed_modality: str | None = None
+    """What the fixed image is: ct (a window in HU), mr, t1, t2, pd, flair, us, pet; or a name that the model knows."""
+    moving_modality: str | None = None
     """What the moving image is."""
     settings: PairwiseSettings = PairwiseSettings()
-    """How to register."""
+    """How to register; nothing of it goes with a model."""
     xform: Literal["auto", "sform", "qform"] = "auto"
     """Which NIfTI form places the voxels where the two disagree."""
     strict: bool = False
@@ -83,7 +86,65 @@ class RegistrationRequest(BaseModel):
     force: bool = False
     """Replace the results of an earlier run."""
 
+    @field_validator("fixed_modality", "moving_modality")
+    @classmethod
+    def _check_modality(cls, name: str | None, info: Any) -> str | None:
+        if name is not None and name not in MODALITIES and info.data.get("model") is None:
+            raise ValueError(", ".join(MODALITIES))
+        return name
+
+    @field_validator("settings")
+    @classmethod
+    def _check_settings(cls, settings: PairwiseSettings, info: Any) -> PairwiseSettings:
+        changed = [name for name, value in settings if value != getattr(PairwiseSettings(), name)]
+        if changed and info.data.get("model") is not None:
+            raise ValueError(f"{', '.join(changed)} would do nothing with a model")
+        return settings
+
     def inputs(self) -> dict[str, Path]:
         """The files it reads, by the names of their fields."""
         kinds = [f"{side}{kind}" for side in ("fixed", "moving") for kind in ("", "_mask", "_labels", "_landmarks")]
         return {name: path for name in [*kinds, "initial"] if (path := getattr(self, name)) is not None}
+
+
+class SegmentationRequest(BaseModel):
+    """Everything that decides the result of ``anamorph segment``; stored resolved in ``run.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    image: Path
+    """Image to segment."""
+    model: Path
+    """Folder of a trained model."""
+    out: Path
+    """Folder for the results."""
+    modality: str | None = None
+    """What the image is, as the model calls it; needed where it knows several."""
+    mask: Path | None = None
+    """Where intensities are measured, for a model that learnt so: above 0.5 = use."""
+    labels: Path | None = None
+    """True labels of the image, for scores."""
+    ignore_labels: tuple[int, ...] = ()
+    """Labels not to score."""
+    probabilities: bool = False
+    """Write the probability of every label as well."""
+    xform: Literal["auto", "sform", "qform"] = "auto"
+    """Which NIfTI form places the voxels where the two disagree."""
+    strict: bool = False
+    """Refuse what would otherwise be a guess."""
+    nonfinite: Literal["mask", "refuse"] = "mask"
+    """What to do with NaN and Inf in an image."""
+    volume: Annotated[int, Field(ge=0)] | None = None
+    """Volume of a 4-D file, from 0."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads; all if absent."""
+    max_memory: Bytes | None = None
+    """Memory to stay within, bytes or as 4G."""
+    force: bool = False
+    """Replace the results of an earlier run."""
+
+    def inputs(self) -> dict[str, Path]:
+        """The files it reads, by the names of their fields."""
+        return {name: path for name in ("image", "mask", "labels") if (path := getattr(self, name)) is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from anamorph.data.transform_files import read_transform, write_transform
 from anamorph.errors import AnamorphWarning, ConfigurationError, InputError, IntegrityError, NumericalError, warn
 from anamorph.evaluation import appearance, folding, landmarks, overlap, surface
 from anamorph.evaluation.scores import Score, of_case, to_csv
+from anamorph.inference.model_folder import read_model
 from anamorph.inference.register import Registration, register
+from anamorph.inference.register_model import register_with
 from anamorph.inference.request import RegistrationRequest
 from anamorph.inference.run_folder import Run
 from anamorph.inference.warp import warp
@@ -75,27 +77,45 @@ def run_registration(request: RegistrationRequest, run: Run, progress: Progress 
         for side, volume in (("fixed", request.fixed_volume), ("moving", request.moving_volume))
     }
     plain = ReadPolicy(request.xform, request.strict, request.nonfinite, None, request.max_memory)
-    run.facts["inputs"] = hashes = _hashes(request)
+    run.facts["inputs"] = hashes = hashes_of(request.inputs())
     fixed = read(request.fixed, policies["fixed"], request.fixed_modality)
     moving = read(request.moving, policies["moving"], request.moving_modality)
-    run.facts["geometry"] = {"fixed": _geometry(fixed.grid), "moving": _geometry(moving.grid)}
+    run.facts["geometry"] = {"fixed": geometry_of(fixed.grid), "moving": geometry_of(moving.grid)}
     truth = _read_truth(request, fixed, moving, plain)
     initial = None if request.initial is None else read_transform(request.initial, plain)
-    registration = register(
-        fixed, moving, settings=request.settings, fixed_mask=request.fixed_mask, moving_mask=request.moving_mask,
-        initial=initial, policy=plain, device=request.device, max_memory=request.max_memory,
-        allow_flat=request.allow_flat, progress=progress,
-    )  # fmt: skip
+    registration = _registered(request, fixed, moving, initial, plain, run, progress)
     if progress is not None:
         progress("write", 0.0)
     result = _evaluate(request, registration, truth, run)
     _write_files(result, run)
-    changed = [name for name, digest in _hashes(request).items() if digest["sha256"] != hashes[name]["sha256"]]
-    if changed:
-        raise IntegrityError("E-IO-027", f"{', '.join(changed)} changed while it was read", do="run again")
+    refuse_changes(request.inputs(), hashes)
     if progress is not None:
         progress("write", 1.0)
     return result
+
+
+def _registered(
+    request: RegistrationRequest,
+    fixed: Image,
+    moving: Image,
+    initial: Transform | None,
+    policy: ReadPolicy,
+    run: Run,
+    progress: Progress | None,
+) -> Registration:
+    """By the model where one is given, else by the pairwise engine."""
+    if request.model is None:
+        return register(
+            fixed, moving, settings=request.settings, fixed_mask=request.fixed_mask, moving_mask=request.moving_mask,
+            initial=initial, policy=policy, device=request.device, max_memory=request.max_memory,
+            allow_flat=request.allow_flat, progress=progress,
+        )  # fmt: skip
+    model = read_model(request.model, request.device)
+    run.facts["model"] = model.facts
+    return register_with(
+        model, fixed, moving, fixed_mask=request.fixed_mask, moving_mask=request.moving_mask, initial=initial,
+        policy=policy, max_memory=request.max_memory, allow_flat=request.allow_flat, progress=progress,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +129,7 @@ class _Truth:
 
 def _read_truth(request: RegistrationRequest, fixed: Image, moving: Image, policy: ReadPolicy) -> _Truth:
     labels = [
-        None if path is None else _labels_of(image, path, policy)
+        None if path is None else labels_of(image, path, policy)
         for path, image in ((request.fixed_labels, fixed), (request.moving_labels, moving))
     ]
     points = [
@@ -136,8 +156,12 @@ def _common_labels(fixed: Labelmap | None, moving: Labelmap | None, ignored: Seq
     return tuple(sorted(here & there))
 
 
-def _labels_of(image: Image, path: Path, policy: ReadPolicy) -> Labelmap:
-    """Labels on their image's grid; on one of another size they are brought over in world space, with a word."""
+def labels_of(image: Image, path: Path, policy: ReadPolicy) -> Labelmap:
+    """Labels on their image's grid; on one of another size they are brought over in world space, with a word.
+
+    Raises:
+        InputError: E-GEO-015, they lie elsewhere; else as in ``read_labels``.
+    """
     labels = read_labels(path, policy)
     if labels.grid.ndim != image.grid.ndim:
         found = f"{labels.grid.ndim}-D labels of a {image.grid.ndim}-D image"
@@ -160,27 +184,28 @@ def _evaluate(request: RegistrationRequest, registration: Registration, truth: _
     residual = folding.inverse_residual_scores(displacement, fixed.grid.affine, inverse, moving.grid.affine)
     whole = [*folding.folding_scores(displacement, fixed.grid.affine), *residual]
     rows += [*after, *of_case(whole, fixed.name, "anamorph")]
-    _question_folding(float((jacobian <= 0).mean()), request.strict_qc)
+    advice = "raise --smoothness" if request.model is None else "train with more smoothness"
+    _question_folding(float((jacobian <= 0).mean()), request.strict_qc, advice)
     unevenness = next(row.value for row in whole if row.metric == "sd_log_jacobian")
     if unevenness > UNEVEN_VOLUMES:
         found = f"volumes change unevenly (SD of the log Jacobian {unevenness:.2f})"
-        warn("W-REG-017", f"{found}; look at the deformation, or raise --smoothness")
+        warn("W-REG-017", f"{found}; look at the deformation, or {advice}")
     seconds = {**registration.seconds, "evaluate": time.perf_counter() - begin}
     run.facts["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
     run.facts["inverse_residual"] = {row.metric: row.value if np.isfinite(row.value) else None for row in residual}
     if (found := registration.found) is not None:
-        run.facts |= {"start": found.start.origin, "kept": found.kept, "working_grid": _geometry(found.working_grid)}
+        run.facts |= {"start": found.start.origin, "kept": found.kept, "working_grid": geometry_of(found.working_grid)}
     return RunResult(
         registration, before, warped, displacement, inverse, jacobian, truth.fixed_labels, warped_labels, tuple(rows)
     )
 
 
-def _question_folding(share: float, strict: bool) -> None:
+def _question_folding(share: float, strict: bool, advice: str) -> None:
     if share <= STRICT_FOLDED_SHARE:
         return
     found = f"{share:.1%} of the voxels fold"
     if strict:
-        raise NumericalError("E-REG-015", found, expected="at most 1 %", do="raise --smoothness")
+        raise NumericalError("E-REG-015", found, expected="at most 1 %", do=advice)
     warn("W-REG-015", found)
 
 
@@ -231,9 +256,14 @@ def _write_files(result: RunResult, run: Run) -> None:
         part.write_text(to_csv(result.scores), encoding="utf-8")
 
 
-def _hashes(request: RegistrationRequest) -> dict[str, dict[str, str]]:
+def hashes_of(inputs: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+    """Name and hash of every input, for ``run.json``.
+
+    Raises:
+        InputError: E-IO-001.
+    """
     found = {}
-    for name, path in request.inputs().items():
+    for name, path in inputs.items():
         try:
             found[name] = {"name": path.name, "sha256": sha256(path)}
         except OSError as error:
@@ -242,5 +272,17 @@ def _hashes(request: RegistrationRequest) -> dict[str, dict[str, str]]:
     return found
 
 
-def _geometry(grid: Grid) -> dict[str, Any]:
+def refuse_changes(inputs: Mapping[str, Path], before: Mapping[str, Mapping[str, str]]) -> None:
+    """Refuse a result whose inputs are not what they were.
+
+    Raises:
+        IntegrityError: E-IO-027.
+    """
+    changed = [name for name, digest in hashes_of(inputs).items() if digest["sha256"] != before[name]["sha256"]]
+    if changed:
+        raise IntegrityError("E-IO-027", f"{', '.join(changed)} changed while it was read", do="run again")
+
+
+def geometry_of(grid: Grid) -> dict[str, Any]:
+    """A grid as ``run.json`` has it."""
     return {"shape": list(grid.shape), "spacing_mm": grid.spacing.round(6).tolist(), "affine_ras": grid.affine.tolist()}

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from anamorph.data.files import atomic_write
-from anamorph.errors import AnamorphError, AnamorphWarning, ConfigurationError, warn
+from anamorph.errors import AnamorphError, AnamorphWarning, ConfigurationError, InputError, warn
 
 OUTPUTS = (
     "warped.nii.gz",
@@ -28,6 +28,7 @@ OUTPUTS = (
     "displacement.nii.gz",
     "inverse_displacement.nii.gz",
     "affine.tfm",
+    "segmentation.nii.gz",
     "scores.csv",
     "report.html",
 )
@@ -40,8 +41,11 @@ class Run:
     Until it has finished, ``run.json`` says "running", so that a run that was killed is known by it.
 
     Raises:
+        InputError: E-IO-001, an input is not there.
         ConfigurationError: E-OUT-004, the folder holds an input; E-OUT-016, it holds a complete run, or files that may
-            be somebody's; E-OUT-001, it cannot be made. Nothing is written then.
+            be somebody's; E-OUT-001, it cannot be made.
+
+    Nothing is written then, nor is the folder made.
     """
 
     folder: Path
@@ -56,6 +60,9 @@ class Run:
 
     def __enter__(self) -> Run:
         self._refuse_inputs_here()
+        missing = next((path for path in self.inputs if not path.exists()), None)
+        if missing is not None:
+            raise InputError("E-IO-001", "no such file or directory", file=missing, expected="a readable file")
         found = self._found_here()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,15 @@
 """Methods, one paper each."""
 
 from anamorph.methods.base import Method
+from anamorph.methods.dynunet import DynUNet
+from anamorph.methods.lapirn import LapIRN
+from anamorph.methods.unet import UNet
+from anamorph.methods.voxelmorph import VoxelMorph
 
-METHODS: dict[str, type[Method]] = {}
+METHODS: dict[str, type[Method]] = {
+    "voxelmorph": VoxelMorph,
+    "lapirn": LapIRN,
+    "unet": UNet,
+    "dynunet": DynUNet,
+}
 """Name on the command line -> method."""

@@ -1,7 +1,8 @@
 """What a method is: named terms of an objective, players who take turns, and a way to use what was learnt.
 
 A method sees tensors on the network's grid, never files. The loop asks ``terms(batch, player)``, weighs them with
-``weights`` and steps the networks of that player. A batch is a mapping of tensors; labels are classes, 0 background:
+``weights_of(player)`` and steps the networks of that player. Both have the same names: a term whose weight is 0 is left
+out of both, and is not computed. A batch is a mapping of tensors; labels are classes, 0 background:
 
 ==============  =======================================  ==================================================
 of a pair       of a case                                shape
@@ -21,9 +22,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from anamorph.methods.schedule import Schedule
@@ -31,12 +32,24 @@ from anamorph.types import DisplacementBatch, ImageBatch
 
 Batch = Mapping[str, Tensor]
 Items = Literal["pairs", "cases"]
+Weight = Annotated[float, Field(ge=0)]
+"""Of a term; 0 leaves the term out."""
 
 
 class MethodSettings(BaseModel):
     """Base of every method's settings; each adds its own fields and ``weights``, a frozen model of one float a term."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class TermWeights(MethodSettings):
+    """Base of ``weights`` models whose fields are all the terms of the one player; at least one is above 0."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TermWeights:
+        if not any(value for _, value in self):
+            raise ValueError("at least one weight is above 0")
+        return self
 
 
 @dataclass(frozen=True)
@@ -112,9 +125,9 @@ class Method(nn.Module, ABC):
         """
 
     def weights_of(self, player: str) -> Mapping[str, float]:
-        """The weight of each of the player's terms; by default the settings' ``weights``."""
+        """The weight of each of the player's terms; by default those of the settings' ``weights`` that are not 0."""
         weights: Any = getattr(self.settings, "weights")  # noqa: B009
-        return weights.model_dump()
+        return {name: weight for name, weight in weights.model_dump().items() if weight}
 
     def begin_step(self, step: int, steps: int) -> None:
         """Told before each step how far the training is, to freeze or free parts; nothing by default."""

@@ -25,6 +25,8 @@ LARGEST_PICTURE = 640
 TALLEST_FRAME = 1.2
 FOREGROUND = 0.12
 CT_WINDOW = (-160.0, 240.0)
+NEARLY_CONSTANT = 0.6
+"""Least length of a displacement over its largest from which colours begin at the least, not at 0."""
 WARM, COOL, FOLDED = (1.0, 0.36, 0.2), (0.2, 0.6, 1.0), (1.0, 0.0, 1.0)
 LABEL_COLOURS = (
     *("#56b4e9", "#e69f00", "#2fc59a", "#f0e442", "#cc79a7", "#ff7f50"),
@@ -34,12 +36,13 @@ LABEL_COLOURS = (
 
 @dataclass(frozen=True)
 class LabelLines:
-    """One label's outline in a slice."""
+    """One label's outline in a slice, in each of the labelmaps; empty where it is not."""
 
     name: str
     colour: str
     fixed: str
     warped: str
+    found: str
 
 
 @dataclass(frozen=True)
@@ -140,8 +143,7 @@ def draw(inputs: ReportInputs) -> Figures:
     masks = [to_grey(image, window) > FOREGROUND for image, window in images if image is not None]
     display = Display(inputs.shape, inputs.affine).cropped_to(masks[:2])
     shown = next((image for image, _ in images if image is not None), None)
-    labelmaps = [labelmap for labelmap in (inputs.fixed_labels, inputs.warped_labels) if labelmap is not None]
-    planes = choose_planes(display, labelmaps, shown)
+    planes = choose_planes(display, [labelmap for _, labelmap in inputs.labelmaps], shown)
     step = grid_step(display)
     limits = _colour_limits(inputs)
     frame_mm = _frame_mm(planes)
@@ -167,7 +169,7 @@ def _figure(
     inputs: ReportInputs,
     plane: Plane,
     windows: Mapping[str, tuple[float, float]],
-    limits: Mapping[str, float],
+    limits: Mapping[str, tuple[float, float]],
     step: float,
     frame_mm: tuple[float, float],
 ) -> Figure:
@@ -185,13 +187,13 @@ def _figure(
     if inputs.displacement_mm is not None:
         lines["grid"] = svg_path(grid_lines(inputs.displacement_mm, plane, step), pixel)
         length = np.linalg.norm([plane.cut(component) for component in inputs.displacement_mm], axis=0)
-        share = to_grey(length, (0.0, limits["displacement"]))
+        share = to_grey(length, limits["displacement"])
         pictures["displacement"] = _encode(colormaps["inferno"](share)[..., :3])
     if inputs.jacobian is not None:
         determinant = plane.cut(inputs.jacobian)
         lines["folds"] = svg_path(outline(determinant <= 0), pixel)
         under = grey.get("fixed", np.full(determinant.shape, 0.5, np.float32))
-        pictures["jacobian"] = _encode(_jacobian_colours(determinant, under, limits["jacobian"]))
+        pictures["jacobian"] = _encode(_jacobian_colours(determinant, under, limits["jacobian"][1]))
     return Figure(
         plane.name.lower(), plane.name, plane.caption, plane.letters, frame, box, pictures, lines,
         tuple(_label_lines(inputs, plane, pixel)),
@@ -214,26 +216,28 @@ def label_colour(inputs: ReportInputs, label: int) -> str:
 
 
 def _label_lines(inputs: ReportInputs, plane: Plane, pixel: tuple[float, float]) -> Iterator[LabelLines]:
-    labelmaps = {"fixed": inputs.fixed_labels, "warped": inputs.warped_labels}
-    slices = {name: plane.cut(labelmap) for name, labelmap in labelmaps.items() if labelmap is not None}
+    slices = {name: plane.cut(labelmap) for name, labelmap in inputs.labelmaps}
     present = {label for slice_ in slices.values() for label in np.unique(slice_).tolist()}
     for label in sorted(present - {0}):
         paths = {name: svg_path(outline(slice_ == label), pixel) for name, slice_ in slices.items()}
-        yield LabelLines(
-            inputs.label_name(label), label_colour(inputs, label), paths.get("fixed", ""), paths.get("warped", "")
-        )
+        lines = (paths.get(name, "") for name in ("fixed", "warped", "found"))
+        yield LabelLines(inputs.label_name(label), label_colour(inputs, label), *lines)
 
 
-def _colour_limits(inputs: ReportInputs) -> dict[str, float]:
-    """Largest displacement in mm and largest |log2 determinant| that colours tell apart."""
+def _colour_limits(inputs: ReportInputs) -> dict[str, tuple[float, float]]:
+    """What colours tell apart: lengths of the displacement in mm, and log2 of the determinant."""
     limits = {}
     if inputs.displacement_mm is not None:
         length = np.linalg.norm(inputs.displacement_mm.reshape(len(inputs.displacement_mm), -1)[:, ::7], axis=0)
-        limits["displacement"] = float(np.ceil(max(np.nanpercentile(length, 99.5), 0.1) * 10) / 10)
+        low, high = np.nanpercentile(length, [0.5, 99.5])
+        low = low if low > NEARLY_CONSTANT * high else 0.0
+        first = float(np.floor(low * 10) / 10)
+        limits["displacement"] = (first, max(float(np.ceil(high * 10) / 10), first + 0.1))
     if inputs.jacobian is not None:
         positive = inputs.jacobian[inputs.jacobian > 0]
         spread = np.percentile(np.abs(np.log2(positive)), 99.5) if positive.size else 1.0
-        limits["jacobian"] = float(np.clip(np.ceil(spread * 4) / 4, 0.25, 3))
+        limit = float(np.clip(np.ceil(spread * 4) / 4, 0.25, 3))
+        limits["jacobian"] = (-limit, limit)
     return limits
 
 
@@ -246,16 +250,16 @@ def _jacobian_colours(determinant: np.ndarray, under: np.ndarray, limit: float) 
     return np.where(positive[..., None], blended, FOLDED).astype(np.float32)
 
 
-def _legends(limits: Mapping[str, float]) -> dict[str, Legend]:
+def _legends(limits: Mapping[str, tuple[float, float]]) -> dict[str, Legend]:
     legends = {}
     positions = np.linspace(0, 1, 17)
     if "displacement" in limits:
-        top = limits["displacement"]
+        low, high = limits["displacement"]
         stops = tuple((float(p), to_hex(colormaps["inferno"](p)[:3])) for p in positions)
-        ticks = ((0.0, "0"), (0.5, f"{top / 2:.3g}"), (1.0, f"{top:.3g} mm"))
+        ticks = ((0.0, f"{low:.3g}"), (0.5, f"{(low + high) / 2:.3g}"), (1.0, f"{high:.3g} mm"))
         legends["displacement"] = Legend("Length of the displacement", stops, ticks)
     if "jacobian" in limits:
-        limit = limits["jacobian"]
+        limit = limits["jacobian"][1]
         determinant = 2 ** ((positions * 2 - 1) * limit)
         colours = _jacobian_colours(determinant[None], np.full((1, len(positions)), 0.45, np.float32), limit)[0]
         stops = tuple((float(p), to_hex(c)) for p, c in zip(positions, colours, strict=True))

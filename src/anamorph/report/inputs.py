@@ -21,6 +21,7 @@ class ReportInputs:
 
     Args:
         title: what was done, as ``mr.nii.gz onto ct.nii.gz``.
+        kind: what the page is about; of a segmentation ``fixed`` is the image, and ``fixed_labels`` is the truth.
         status: ``failed`` where the run ended in a refusal; ``message`` then says why, code included.
         affine: (d+1) x (d+1), voxel -> RAS mm, of the fixed grid, on which every array below lives.
         fixed: I J (K).
@@ -32,6 +33,7 @@ class ReportInputs:
         jacobian: determinant of the whole map, I J (K).
         fixed_labels: integers, 0 is background.
         warped_labels: the moving image's labels after registration.
+        found_labels: what a segmentation found.
         label_names: integer -> name.
         further_images: more images on the fixed grid to leaf through in the viewer, by name.
         scores: rows with ``metric label unit value reason``. A row may also say its ``stage``, ``before`` or ``after``
@@ -47,6 +49,7 @@ class ReportInputs:
     """
 
     title: str
+    kind: Literal["registration", "segmentation"] = "registration"
     status: Literal["complete", "failed"] = "complete"
     message: str = ""
     affine: Matrix | None = None
@@ -59,6 +62,7 @@ class ReportInputs:
     jacobian: Volume | None = None
     fixed_labels: Int[np.ndarray, "..."] | None = None
     warped_labels: Int[np.ndarray, "..."] | None = None
+    found_labels: Int[np.ndarray, "..."] | None = None
     label_names: Mapping[int, str] = field(default_factory=dict)
     further_images: Mapping[str, Volume] = field(default_factory=dict)
     scores: Sequence[Mapping[str, Any]] = ()
@@ -84,10 +88,16 @@ class ReportInputs:
 
     @cached_property
     def labels(self) -> tuple[int, ...]:
-        """The labels of either labelmap, sorted, without the background; a label's place decides its colour."""
-        maps = [labelmap for labelmap in (self.fixed_labels, self.warped_labels) if labelmap is not None]
+        """The labels of every labelmap, sorted, without the background; a label's place decides its colour."""
+        maps = [labelmap for _, labelmap in self.labelmaps]
         values = {value for labelmap in maps for value in np.unique(labelmap[labelmap != 0]).tolist()}
         return tuple(sorted(values))
+
+    @property
+    def labelmaps(self) -> tuple[tuple[str, Int[np.ndarray, "..."]], ...]:
+        """Name and values of those that there are."""
+        maps = (("fixed", self.fixed_labels), ("warped", self.warped_labels), ("found", self.found_labels))
+        return tuple((name, labelmap) for name, labelmap in maps if labelmap is not None)
 
     def label_name(self, label: int) -> str:
         """The name given to a label, or its number."""
@@ -96,7 +106,7 @@ class ReportInputs:
     @property
     def shape(self) -> tuple[int, ...]:
         """Voxels of the fixed grid along each axis; empty where the report has no image."""
-        images = (self.fixed, self.before, self.warped, self.jacobian, self.fixed_labels, self.warped_labels)
+        images = (self.fixed, self.before, self.warped, self.jacobian, *(labels for _, labels in self.labelmaps))
         for image in (*images, *self.further_images.values()):
             if image is not None:
                 return image.shape

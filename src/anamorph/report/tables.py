@@ -21,12 +21,20 @@ Number = int | float
 MISSING = "\N{EN DASH}"
 MOST_LABELS_IN_TERMINAL = 12
 TITLES = {
+    "area_mm2": "Area",
+    "asd": "ASD",
     "assd": "ASSD",
+    "assd_balanced": "Balanced ASSD",
     "hd": "HD",
     "hd95": "HD95",
+    "region_average_hd": "Average HD of regions",
+    "region_hd": "HD of regions",
+    "rvd": "RVD",
     "sd_log_jacobian": "SD of log Jacobian",
     "structural_similarity": "SSIM",
     "tre": "Landmark error",
+    "voe": "VOE",
+    "volume_mm3": "Volume",
 }
 SUFFIXES = {"mean": "mean", "median": "median", "max": "largest", "min": "smallest", "p95": "95th percentile"}
 SURFACE_DICE = re.compile(r"nsd_([\d.]+)mm")

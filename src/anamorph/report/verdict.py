@@ -1,10 +1,12 @@
-"""What the head of a report says: the few numbers that decide whether to trust a registration."""
+"""What the head of a report says: the few numbers that decide whether to trust a result."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
 
 from anamorph.report.inputs import ReportInputs
 from anamorph.report.tables import Score, format_value, pair_scores
@@ -37,9 +39,11 @@ def judge(inputs: ReportInputs) -> Verdict:
     """The verdict that scores, warnings and status add up to."""
     scores = pair_scores(inputs.scores)
     candidates = (
+        _labels(inputs),
         _folding(scores),
         _compared(scores, "Landmark error", ("tre_mean_mm",), lower_is_better=True),
         _compared(scores, "Dice", ("dice_mean",), lower_is_better=False),
+        _distance(inputs, scores),
         _compared(scores, "Similarity", SIMILARITIES, lower_is_better=False),
         _inverse(scores),
         _time(inputs),
@@ -60,6 +64,27 @@ def _first(scores: Sequence[Score], metrics: Sequence[str]) -> Score | None:
     """The score of the whole image for the first of ``metrics`` that has a value."""
     values = {score.metric: score for score in scores if score.after is not None and not score.label}
     return next((values[metric] for metric in metrics if metric in values), None)
+
+
+def _labels(inputs: ReportInputs) -> Tile | None:
+    """How many of the labels that it looked for a segmentation found."""
+    if inputs.kind != "segmentation" or inputs.found_labels is None or not inputs.label_names:
+        return None
+    there = set(np.unique(inputs.found_labels).tolist())
+    missing = [name for label, name in inputs.label_names.items() if label not in there]
+    count = len(inputs.label_names)
+    if not missing:
+        return Tile("Labels found", f"{count}", note="each has voxels", tone="good")
+    note = f"none of {', '.join(missing[:3])}" + (", ..." if len(missing) > 3 else "")
+    return Tile("Labels found", f"{count - len(missing)} of {count}", note=note, tone="bad")
+
+
+def _distance(inputs: ReportInputs, scores: Sequence[Score]) -> Tile | None:
+    """Of a segmentation's surfaces from the true ones."""
+    score = _first(scores, ("hd95_mean_mm",)) if inputs.kind == "segmentation" else None
+    if score is None:
+        return None
+    return Tile("HD95", format_value(score.after, score.unit), score.unit, "mean over the labels")
 
 
 def _folding(scores: Sequence[Score]) -> Tile | None:

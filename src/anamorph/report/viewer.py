@@ -55,15 +55,17 @@ def viewer_volumes(inputs: ReportInputs) -> tuple[ViewerVolume, ...]:
         return ()
     fixed_window = window_of((inputs.fixed,), inputs.fixed_modality)
     moving_window = window_of((inputs.before, inputs.warped), inputs.moving_modality)
+    segmented = inputs.kind == "segmentation"
     images = [
-        ("fixed", "Fixed", inputs.fixed, fixed_window),
+        ("fixed", "Image" if segmented else "Fixed", inputs.fixed, fixed_window),
         ("warped", "Warped", inputs.warped, moving_window),
         ("before", "Before", inputs.before, moving_window),
     ]
     for place, (name, image) in enumerate(inputs.further_images.items()):
         images.append((f"further-{place}", name, image, window_of((image,), None)))
     labelmaps = [
-        ("fixed-labels", "Fixed labels", inputs.fixed_labels),
+        ("found-labels", "Segmentation", inputs.found_labels),
+        ("fixed-labels", "True labels" if segmented else "Fixed labels", inputs.fixed_labels),
         ("warped-labels", "Warped labels", inputs.warped_labels),
     ]
     share = SHARE if len(images) <= FEW else SHARE_OF_MANY

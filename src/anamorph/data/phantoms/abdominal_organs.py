@@ -11,6 +11,7 @@ from anamorph.data.phantoms.shapes import Solid, superellipsoid, tube, union
 
 TUMOUR_PLACES = ((92, 8, 40), (72, -32, 50), (62, 42, 46), (96, 0, 12), (18, 46, 60))
 """Segments of the liver, as points well inside it."""
+FISSURE_LANDMARKS = ("bottom of the hepatic fissure", "upper end of the hepatic fissure")
 
 
 def paint_great_vessels(anatomy: Anatomy, patient: Patient) -> None:
@@ -124,6 +125,8 @@ def paint_liver(anatomy: Anatomy, patient: Patient) -> None:
     liver = right.blended(left, 30).blended(tip, 24).rounded_cut(underside, 20).rounded_cut(kidney, 14) - fissure
     liver = liver.roughened(patient.noise(45), 1.6) & patient.abdomen
     patient.paint(anatomy, liver, "liver", LABEL_OF["liver"], fat_mm=1.5)
+    for name, point in zip(FISSURE_LANDMARKS, ((4, 49, 34), (4, 60, 52)), strict=True):
+        anatomy.mark(name, point)
     paint_liver_vessels(anatomy, patient, liver)
     paint_lesions(anatomy, patient, liver)
     paint_gallbladder(anatomy, patient)

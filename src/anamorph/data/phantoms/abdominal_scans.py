@@ -1,4 +1,4 @@
-"""A contrast-enhanced CT and a T2-weighted MR of one abdomen, with the exact map between them.
+"""A CT and an MR of one abdomen, with the exact map between them.
 
 The anatomy is a stack of solids that can be evaluated at any world point. The CT evaluates it at its own voxels, the MR
 at the places where its voxels lie in the CT's world, by the inverse of the true map. Neither image is resampled, so no
@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from anamorph.data.image import Image, Labelmap, Landmarks
 from anamorph.data.phantoms import abdominal_gut, abdominal_organs, abdominal_wall
 from anamorph.data.phantoms.abdominal_patient import EXTENT_MM, LABEL_NAMES, Patient
+from anamorph.data.phantoms.abdominal_tissues import PROTOCOLS, Tissues
 from anamorph.data.phantoms.anatomy import Anatomy
 from anamorph.data.phantoms.deformation import fading, random_affine, random_velocity
 from anamorph.data.phantoms.pair import PhantomPair
@@ -26,48 +27,6 @@ from anamorph.spatial.transform import Chain, Transform, Velocity
 CENTRE_MM = np.array([0.0, -5.0, 0.0])
 FIELD_OF_VIEW_MM = np.array([344.0, 250.0, 206.0])
 
-TISSUES = {
-    # CT HU and its texture, T2-weighted MR signal and its texture
-    "air": (-1000, 0, 0, 0),
-    "couch": (-40, 0, 0, 0),
-    "skin": (10, 8, 210, 15),
-    "fat": (-102, 7, 570, 38),
-    "muscle": (58, 9, 150, 18),
-    "cortical bone": (560, 60, 60, 10),
-    "marrow": (165, 42, 330, 35),
-    "cartilage": (105, 12, 190, 15),
-    "disc": (78, 10, 170, 15),
-    "nucleus": (85, 8, 430, 30),
-    "spinal fluid": (12, 4, 950, 10),
-    "cord": (38, 4, 360, 10),
-    "lung": (-840, 45, 40, 20),
-    "lung vessel": (-250, 60, 70, 20),
-    "heart": (118, 8, 210, 20),
-    "blood": (150, 6, 90, 25),
-    "artery": (162, 5, 70, 20),
-    "vein": (148, 6, 110, 25),
-    "liver vessel": (172, 5, 130, 20),
-    "calcification": (700, 0, 20, 0),
-    "liver": (104, 9, 250, 24),
-    "tumour rim": (88, 10, 400, 30),
-    "tumour": (62, 12, 440, 40),
-    "necrosis": (34, 8, 640, 40),
-    "cyst": (8, 3, 930, 10),
-    "spleen": (124, 6, 400, 20),
-    "kidney cortex": (178, 9, 380, 20),
-    "kidney medulla": (146, 9, 500, 25),
-    "urine": (10, 4, 940, 15),
-    "adrenal": (72, 8, 260, 15),
-    "pancreas": (92, 10, 310, 22),
-    "gut wall": (84, 12, 230, 25),
-    "colon wall": (72, 10, 220, 20),
-    "gut contents": (22, 14, 640, 110),
-    "faeces": (34, 26, 300, 90),
-    "gastric fluid": (24, 9, 760, 70),
-    "bile": (8, 4, 960, 12),
-    "gas": (-960, 15, 4, 2),
-}
-
 
 def abdomen(
     seed: int = 0,
@@ -75,6 +34,7 @@ def abdomen(
     fixed_spacing: tuple[float, float, float] = (2.4, 2.4, 3.0),
     moving_spacing: tuple[float, float, float] = (2.8, 2.8, 4.0),
     mean_mm: float = 6.0,
+    protocol: str = "portal-t2",
 ) -> PhantomPair:
     """A CT (fixed, HU) and an MR (moving) of one made-up patient, the MR in another breath and position.
 
@@ -86,6 +46,8 @@ def abdomen(
         fixed_spacing: voxels of the CT in mm; its axes run to the left, back and head.
         moving_spacing: voxels of the MR in mm; its axes run to the right, front and head, obliquely.
         mean_mm: mean length of the random part of the deformation; breathing and an affine map come on top.
+        protocol: one of ``PROTOCOLS``: "portal-t2", or "plain-t1" without contrast agent, whose landmarks include those
+            in the fissure of the liver.
     """
     patient_rng, motion_rng, ct_rng, mr_rng = (np.random.default_rng([seed, stream]) for stream in range(4))
     anatomy = abdominal_anatomy(patient_rng)
@@ -96,12 +58,14 @@ def abdomen(
     centre = truth(CENTRE_MM[None])[0]
     moving_grid = grid_about(centre, FIELD_OF_VIEW_MM * (1.08, 1.1, 1.1), moving_spacing, tilt)
 
-    ct, ct_labels = computed_tomography(anatomy, fixed_grid, ct_rng)
-    mr, mr_labels = magnetic_resonance(anatomy, moving_grid, truth, mr_rng)
-    points, point_names = anatomy.landmark_points(), tuple(anatomy.landmarks)
+    scanned = PROTOCOLS[protocol]
+    ct, ct_labels = computed_tomography(anatomy, scanned.ct, fixed_grid, ct_rng)
+    mr, mr_labels = magnetic_resonance(anatomy, scanned.mr, moving_grid, truth, mr_rng)
+    kept = [row for row, name in enumerate(anatomy.landmarks) if name not in scanned.hidden_landmarks]
+    points, point_names = anatomy.landmark_points()[kept], tuple(list(anatomy.landmarks)[row] for row in kept)
     return PhantomPair(
         fixed=Image(torch.from_numpy(ct)[None], fixed_grid, modality="ct", name="abdomen_ct"),
-        moving=Image(torch.from_numpy(mr)[None], moving_grid, modality="t2", name="abdomen_mr"),
+        moving=Image(torch.from_numpy(mr)[None], moving_grid, modality=scanned.mr_modality, name="abdomen_mr"),
         fixed_labels=Labelmap(torch.from_numpy(ct_labels), fixed_grid, np.dtype(np.uint8), LABEL_NAMES),
         moving_labels=Labelmap(torch.from_numpy(mr_labels), moving_grid, np.dtype(np.uint8), LABEL_NAMES),
         truth=truth,
@@ -162,10 +126,11 @@ def patient_motion(rng: np.random.Generator, mean_mm: float) -> Chain:
     return Chain((Velocity(velocity, random.grid), random_affine(CENTRE_MM, rng, 4.0, 0.03, 10.0)))
 
 
-def computed_tomography(anatomy: Anatomy, grid: Grid, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def computed_tomography(
+    anatomy: Anatomy, tissues: Tissues, grid: Grid, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """HU with texture and correlated Gaussian noise, whole numbers as scanners give them; and the labels."""
     points = grid.to_world(grid.voxels()).T
-    tissues = {name: values[:2] for name, values in TISSUES.items()}
     (value, texture), labels = anatomy.render(points, tissues, "air", edge_mm=float(grid.spacing.mean()))
     value += texture * grain(rng, points)
     image = gaussian_filter(value.reshape(grid.shape), 0.35)
@@ -174,13 +139,12 @@ def computed_tomography(anatomy: Anatomy, grid: Grid, rng: np.random.Generator) 
 
 
 def magnetic_resonance(
-    anatomy: Anatomy, grid: Grid, truth: Transform, rng: np.random.Generator
+    anatomy: Anatomy, tissues: Tissues, grid: Grid, truth: Transform, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """T2-weighted magnitude with texture, the shading of surface coils and Rician noise; and the labels."""
+    """Magnitude with texture, the shading of surface coils and Rician noise; and the labels."""
     world = grid.to_world(grid.voxels())
     points = truth.inverse()(world)
     points -= truth(points) - world  # one Newton step: the flows are interpolated and miss each other by up to 0.1 mm
-    tissues = {name: values[2:] for name, values in TISSUES.items()}
     (value, texture), labels = anatomy.render(points.T, tissues, "air", edge_mm=float(grid.spacing.mean()))
     value += texture * grain(rng, points.T)
     from_centre = (world - grid.centre).T

@@ -86,6 +86,17 @@ class Solid:
 
         return Solid(distance, np.array([*self.lower[:2], -np.inf]), np.array([*self.upper[:2], np.inf]))
 
+    def remembered(self) -> Solid:
+        """The same, worked out once for an array of points that several solids built from it share."""
+        last: list[np.ndarray] = []
+
+        def distance(p: np.ndarray) -> np.ndarray:
+            if not last or last[0] is not p:
+                last[:] = [p, self.distance(p)]
+            return last[1]
+
+        return Solid(distance, self.lower, self.upper)
+
     def placed(self, rotation: np.ndarray, centre: Vector) -> Solid:
         """A finite solid built at the origin, rotated by a 3 x 3 matrix and moved to ``centre``."""
         back, middle = rotation.T.astype(np.float32), np.asarray(centre, np.float32)[:, None]

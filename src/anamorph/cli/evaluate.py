@@ -1,0 +1,144 @@
+"""``anamorph evaluate``: models, our engine, other tools or their files over a cohort, scored on its own grids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from anamorph.cli.arguments import Form
+
+if TYPE_CHECKING:
+
+    from anamorph.cli.screen import Screen
+    from anamorph.data.cohort import Cohort
+    from anamorph.evaluation.scores import Score
+    from anamorph.inference.model_folder import Model
+
+FAILURES = 5
+"""Exit code where a method gave nothing for a case; the scores of the others are written."""
+
+
+class EvaluateRequest(BaseModel):
+    """What to evaluate, on which cases."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    cohort: Path
+    """cohort.csv, its folder, or a prepared cohort."""
+    out: Path
+    """Folder for scores.csv and the comparison."""
+    model: tuple[Path, ...] = ()
+    """Folders of trained models."""
+    methods: tuple[Literal["none", "rigid", "affine", "pairwise"], ...] = ()
+    """What needs no training: the headers alone, and our engine up to a kind of map."""
+    peers: tuple[str, ...] = ()
+    """Other tools, in environments that make peers installs: elastix, elastix_affine, ants, greedy, convexadam."""
+    transforms: tuple[Path, ...] = ()
+    """Folders of maps from elsewhere, named PAIR.h5, PAIR.tfm or PAIR.nii.gz, PAIR as in scores.csv."""
+    segmentations: tuple[Path, ...] = ()
+    """Folders of labels from elsewhere, named CASE_MODALITY.nii.gz or CASE.nii.gz."""
+    split: Literal["train", "validation", "test"] = "test"
+    """Which cases."""
+    pairs: Literal["listed", "within", "between"] | None = None
+    """Which pairs of them: those of pairs.csv, the scans of one case, or of two. Listed if there are any, else
+    within."""
+    fixed_modality: str | None = None
+    """Only pairs with this fixed image."""
+    moving_modality: str | None = None
+    """Only pairs with this moving image."""
+    modality: str | None = None
+    """Only scans of this modality, of what segments."""
+    most_items: Annotated[int, Field(ge=1)] | None = None
+    """At most so many pairs or scans, spread evenly over all."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads, of other tools too; all if absent."""
+    force: bool = False
+    """Replace the scores of an earlier evaluation; finished cases whose files did not change are kept."""
+
+    @model_validator(mode="after")
+    def _something(self) -> EvaluateRequest:
+        if not (self.model or self.methods or self.peers or self.transforms or self.segmentations):
+            raise ValueError("nothing to evaluate: give --model, --methods, --peers, --transforms or --segmentations")
+        if self.segmentations and (self.methods or self.peers or self.transforms):
+            raise ValueError("segmentations and registrations are two evaluations")
+        return self
+
+
+FORM = Form(
+    EvaluateRequest,
+    positional=("cohort",),
+    groups={
+        "what": ("model", "methods", "peers", "transforms", "segmentations"),
+        "cases": ("split", "pairs", "fixed_modality", "moving_modality", "modality", "most_items"),
+        "machine": ("device", "threads"),
+    },
+    metavars={"cohort": "COHORT", "out": "FOLDER"},
+    example="anamorph evaluate cohort --methods none affine pairwise --model runs/voxelmorph/model --out scores",
+    configurable=True,
+)
+
+
+def run(request: EvaluateRequest, screen: Screen) -> int:
+    """Evaluate, write the scores and the comparison; 5 where a case failed."""
+    import torch
+
+    from anamorph.cli.compare import show, write_comparison
+    from anamorph.data.files import atomic_write
+    from anamorph.evaluation.metrics import FAILED
+    from anamorph.evaluation.scores import to_csv
+    from anamorph.inference.contenders import read_models
+    from anamorph.inference.run_folder import Run
+
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
+    cohort = cohort_of(request.cohort)
+    models = read_models(request.model, request.device)
+    with Run(request.out, "evaluate", request.model_dump(), (), request.force, screen.warning) as record:
+        with screen.progress() as progress:
+            scores = _evaluate(request, cohort, models, progress)
+        with atomic_write(record.path("scores.csv")) as part:
+            part.write_text(to_csv(scores), encoding="utf-8")
+        comparison = write_comparison(scores, request.out, title=f"Evaluation on {request.cohort.name}")
+        record.finish()
+    show(comparison, screen)
+    failures = [score for score in scores if score.metric == FAILED]
+    for score in failures:
+        screen.warning(f"{score.method} gave nothing for {score.case}: {score.reason}")
+    return FAILURES if failures else 0
+
+
+def cohort_of(path: Path) -> Cohort:
+    """A cohort by its table, its folder, or the folder of its prepared form."""
+    from anamorph.data.cohort_files import read_cohort
+    from anamorph.data.prepared import PreparedCohort
+
+    return PreparedCohort.open(path).cohort if (path / "index.json").exists() else read_cohort(path)
+
+
+def _evaluate(request: EvaluateRequest, cohort: Cohort, models: dict[str, Model], progress) -> list[Score]:
+    import torch
+
+    from anamorph.inference import contenders
+    from anamorph.inference.evaluate import chosen_pairs, evaluate_registration, evaluate_segmentation, spread
+
+    part, rows = cohort.of_split(request.split), request.out / "rows"
+    segments = request.segmentations or (models and all("register" not in m.method.tasks for m in models.values()))
+    if segments:
+        wanted = [scan for scan in part.scans if scan.labels is not None and request.modality in (None, scan.modality)]
+        segmenters = [
+            *(contenders.segmenting_model(model, name) for name, model in models.items()),
+            *(contenders.stored_labels(folder) for folder in request.segmentations),
+        ]
+        return evaluate_segmentation(spread(wanted, request.most_items), segmenters, rows, progress=progress)
+    pairs = chosen_pairs(part, request.pairs, request.fixed_modality, request.moving_modality)
+    registrars = [
+        *(contenders.engine(name, request.device) for name in request.methods),
+        *(contenders.peer(name, torch.get_num_threads(), 3600.0) for name in request.peers),
+        *(contenders.stored_transforms(folder) for folder in request.transforms),
+        *(contenders.registering_model(model, name) for name, model in models.items()),
+    ]
+    return evaluate_registration(spread(pairs, request.most_items), registrars, rows, progress=progress)

@@ -1,0 +1,122 @@
+"""``anamorph experiment``: a table of a paper from its file: cohort, preparation, trainings, evaluation, page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from anamorph.cli.arguments import Form
+
+if TYPE_CHECKING:
+    from anamorph.cli.screen import Screen
+    from anamorph.evaluation.comparison import Comparison
+    from anamorph.training.experiment import ExperimentResult
+
+FAILURES = 5
+"""Exit code where a method gave nothing for a case; the table is written."""
+
+
+class ExperimentRequest(BaseModel):
+    """Which experiment, how large, and where to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    file: Path
+    """An experiment, as experiments/baselines/letter_b.yaml."""
+    scale: Literal["cpu", "paper"] = "cpu"
+    """cpu is sized for about 20 minutes on two cores, paper has the paper's sizes and schedules, for a GPU."""
+    out: Path | None = None
+    """Folder for all that is made; build/experiments/PAPER/NAME_SCALE if absent. What is there already is not done
+    again."""
+    results: Path = Path("benchmarks/results")
+    """Folder for the table: PAPER/NAME_SCALE.md, with .json and .csv."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads; all if absent."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that read ahead in trainings."""
+    force: bool = False
+    """Throw away what the folder holds of another recipe."""
+
+
+FORM = Form(
+    ExperimentRequest,
+    positional=("file",),
+    groups={"machine": ("device", "threads", "workers")},
+    metavars={"file": "FILE", "out": "FOLDER", "results": "FOLDER"},
+    example="anamorph experiment experiments/baselines/letter_b.yaml --scale cpu",
+)
+
+
+def run(request: ExperimentRequest, screen: Screen) -> int:
+    """Run what is not done yet, and write the table; 5 where a case failed."""
+    import torch
+
+    from anamorph.cli.compare import show, write_comparison
+    from anamorph.cli.screen import shown
+    from anamorph.evaluation.metrics import FAILED
+    from anamorph.training.configuration import Machine
+    from anamorph.training.experiment import read_experiment, run_experiment
+
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
+    experiment = read_experiment(request.file, request.scale)
+    name = f"{request.file.resolve().parent.name}/{request.file.stem}_{request.scale}"
+    out = request.out or Path("build/experiments") / name
+    machine = Machine(device=request.device, workers=request.workers, threads=request.threads)
+    with screen.progress() as progress:
+        result = run_experiment(
+            experiment, out, machine=machine, threads=torch.get_num_threads(), force=request.force,
+            progress=progress, say=screen.say,
+        )  # fmt: skip
+    judged = experiment.evaluate
+    comparison = write_comparison(
+        result.scores, out, title=experiment.title, metrics=judged.metrics, reference=judged.reference
+    )
+    page = _record(request, name, result, comparison)
+    show(comparison, screen)
+    screen.say(f"page: {shown(out / 'comparison.html')}; table: {shown(page)}")
+    failures = [score for score in result.scores if score.metric == FAILED]
+    for score in failures:
+        screen.warning(f"{score.method} gave nothing for {score.case}: {score.reason}")
+    return FAILURES if failures else 0
+
+
+def _record(request: ExperimentRequest, name: str, result: ExperimentResult, comparison: Comparison) -> Path:
+    """Table, record and scores among the results; returns the table's file."""
+    import json
+
+    import torch
+
+    from anamorph.data.files import atomic_write
+    from anamorph.evaluation.scores import to_csv
+    from anamorph.inference.provenance import commit, hardware, now, versions
+    from anamorph.inference.register import resolve_device
+    from anamorph.report.experiment import experiment_page, experiment_record
+
+    experiment, stem = result.experiment, request.results / name
+    device = resolve_device(request.device)
+    facts = {
+        "command": f"anamorph experiment {request.file.as_posix()} --scale {request.scale}",
+        "commit": commit(request.file.resolve().parent),
+        "date": now(),
+        "hardware": hardware() | ({"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}),
+        "threads": torch.get_num_threads(),
+        "versions": versions(("anamorph", "torch", "numpy", "scipy", "monai", "accelerate")),
+    }
+    record = experiment_record(
+        experiment.title, comparison, result.trained, facts, experiment.model_dump(mode="json", exclude={"about"})
+    )
+    texts = {
+        ".md": experiment_page(experiment.title, experiment.about, comparison, result.trained, facts),
+        ".json": json.dumps(record, indent=1, allow_nan=False) + "\n",
+        ".csv": to_csv(result.scores),
+    }
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    for suffix, text in texts.items():
+        with atomic_write(stem.with_suffix(suffix)) as part:
+            part.write_text(text, encoding="utf-8")
+    return stem.with_suffix(".md")

@@ -1,0 +1,109 @@
+"""``anamorph gather``: the table of a cohort out of a folder in nnU-Net's or BIDS's layout; the files stay there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from anamorph.cli.arguments import Form
+from anamorph.cli.reading import make_folder
+from anamorph.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from anamorph.cli.screen import Screen
+    from anamorph.data.cohort import Cohort
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class GatherRequest(BaseModel):
+    """Which folder, and how its cases are divided."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    layout: Literal["nnunet", "bids", "folders"]
+    """nnunet: a raw dataset with dataset.json. bids: folders sub-*. folders: images, labels, masks and landmarks."""
+    folder: Path
+    """The dataset."""
+    out: Path
+    """Folder for cohort.csv; what it names stays where it is."""
+    modality: str | None = None
+    """Another name for the only modality, as where the layout tells none."""
+    test_share: Share | None = None
+    """Share of the training subjects drawn for test, in place of the dataset's own test cases."""
+    validation_share: Share | None = None
+    """Share of the training subjects drawn for validation."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Another number, another draw."""
+    test_last: Annotated[int, Field(ge=1)] | None = None
+    """So many training subjects, the last by name, are test."""
+    validation_last: Annotated[int, Field(ge=1)] | None = None
+    """So many before those are validation."""
+    force: bool = False
+    """Replace a cohort.csv that is there."""
+
+    @model_validator(mode="after")
+    def _check(self) -> GatherRequest:
+        if (self.test_share or 0) + (self.validation_share or 0) >= 1:
+            raise ValueError("the shares leave nothing to train on")
+        if (self.test_share or self.validation_share) and (self.test_last or self.validation_last):
+            raise ValueError("either shares, or the last so many")
+        return self
+
+
+FORM = Form(
+    GatherRequest,
+    positional=("layout", "folder"),
+    groups={"splits": ("test_share", "validation_share", "seed", "test_last", "validation_last")},
+    metavars={"out": "FOLDER"},
+    example="anamorph gather nnunet Dataset004_Hippocampus --out cohort",
+)
+
+
+def run(request: GatherRequest, screen: Screen) -> int:
+    """Read the layout, divide the cases, write the table."""
+    from anamorph.data.cohort_files import NAME, refuse_missing, write_cohort
+    from anamorph.data.layouts import LAYOUTS
+
+    table = request.out / NAME
+    if table.exists() and not request.force:
+        raise ConfigurationError("E-OUT-016", "exists already", file=table, do="choose another --out, or use --force")
+    cohort = LAYOUTS[request.layout](request.folder)
+    refuse_missing(cohort, request.folder.name, "fetch what these links lead to, as by datalad get")
+    cohort = _divide(cohort, request, screen)
+    if request.modality is not None:
+        cohort = cohort.renamed(request.modality)
+    make_folder(request.out)
+    write_cohort(cohort, request.out)
+    _tell(cohort, screen)
+    return 0
+
+
+def _divide(cohort: Cohort, request: GatherRequest, screen: Screen) -> Cohort:
+    """The splits that are asked for."""
+    own = len(cohort.of_split("test").cases)
+    if own and (request.test_share or request.test_last):
+        cohort = replace(cohort, scans=tuple(scan for scan in cohort.scans if scan.split != "test"))
+        screen.say(f"left out: {own} test cases of the dataset, since others are asked for")
+    if request.test_last or request.validation_last:
+        return cohort.held_back(validation=request.validation_last or 0, test=request.test_last or 0)
+    if request.test_share or request.validation_share:
+        shares = {"validation": request.validation_share or 0.0, "test": request.test_share or 0.0}
+        return cohort.divided(**shares, seed=request.seed)
+    return cohort
+
+
+def _tell(cohort: Cohort, screen: Screen) -> None:
+    from anamorph.data.cohort import SPLITS
+    from anamorph.data.cohort_files import NAME
+
+    cases = {split: len(cohort.of_split(split).cases) for split in SPLITS}
+    screen.say(f"{len(cohort.cases)} cases: {', '.join(f'{count} {split}' for split, count in cases.items())}")
+    for modality, count in sorted(Counter(scan.modality for scan in cohort.scans).items()):
+        labelled = sum(scan.modality == modality and scan.labels is not None for scan in cohort.scans)
+        screen.say(f"  {modality}: {count} scans, {labelled} with labels")
+    screen.say(f"written: {NAME}; anamorph check tells what is in the files")

@@ -1,0 +1,81 @@
+"""``anamorph segment``: a file and a trained model in, a folder with labels and their report out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anamorph.cli.arguments import Form
+from anamorph.cli.run_report import facts_of, recorded, say_summary, score_rows, settings_of
+from anamorph.inference.request import SegmentationRequest
+
+if TYPE_CHECKING:
+    from anamorph.cli.screen import OnProgress, Screen
+    from anamorph.inference.run_folder import Run
+    from anamorph.inference.segment_run import SegmentationResult
+    from anamorph.report.inputs import ReportInputs
+
+FORM = Form(
+    SegmentationRequest,
+    positional=("image",),
+    groups={
+        "guidance": ("modality", "mask"),
+        "scoring": ("labels", "ignore_labels"),
+        "reading": ("xform", "strict", "nonfinite", "volume"),
+        "machine": ("device", "threads", "max_memory"),
+    },
+    metavars={"out": "FOLDER", "model": "FOLDER", "modality": "NAME", "max_memory": "SIZE"},
+    example="anamorph segment ct.nii.gz --model runs/liver/model --out result",
+    configurable=True,
+)
+
+KEY_SCORES = ("dice_mean", "hd95_mean_mm", "dice", "hd95_mm", "volume_mm3", "area_mm2")
+"""What the terminal shows, in this order; ``scores.csv`` and the report hold every row."""
+
+
+def run(request: SegmentationRequest, screen: Screen) -> int:
+    """Segment, and say how it went."""
+    from anamorph.inference.run_folder import Run
+    from anamorph.inference.segment_run import run_segmentation
+    from anamorph.report.inputs import ReportInputs
+    from anamorph.report.verdict import judge
+
+    files = (*request.inputs().values(), request.model)
+    run = Run(request.out, "segment", request.model_dump(), files, request.force, screen.warning)
+
+    def work(progress: OnProgress) -> tuple[SegmentationResult, ReportInputs]:
+        result = run_segmentation(request, run, progress)
+        return result, report_of(request, result, run)
+
+    refused = ReportInputs(title=_title(request), kind="segmentation", settings=settings_of(request))
+    result, shown = recorded(run, screen, work, refused)
+    rows = [row for row in score_rows(result.scores) if row["metric"] in KEY_SCORES]
+    say_summary(judge(shown), sorted(rows, key=lambda row: KEY_SCORES.index(row["metric"])), run, screen)
+    return 0
+
+
+def report_of(request: SegmentationRequest, result: SegmentationResult, run: Run) -> ReportInputs:
+    """What the report shows of a run that came to its end."""
+    from anamorph.report.inputs import ReportInputs
+
+    image, labels = result.segmentation.image, result.segmentation.labels
+    return ReportInputs(
+        title=_title(request),
+        kind="segmentation",
+        affine=image.grid.affine,
+        fixed=image.data[0].numpy(),
+        fixed_modality=image.modality,
+        fixed_labels=None if result.truth is None else result.truth.data.numpy(),
+        found_labels=labels.data.numpy(),
+        label_names=dict(labels.names),
+        scores=score_rows(result.scores),
+        warnings=run.warnings,
+        settings=settings_of(request),
+        facts=facts_of(run),
+        seconds_by_stage=run.facts["seconds"],
+    )
+
+
+def _title(request: SegmentationRequest) -> str:
+    from anamorph.inference.model_card import model_name
+
+    return f"{request.image.name} by {model_name(request.model)}"

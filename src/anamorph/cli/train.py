@@ -1,0 +1,204 @@
+"""``anamorph train``: a method and a prepared cohort in, a model out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from anamorph.cli.arguments import Form
+from anamorph.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anamorph.cli.screen import OnProgress, Screen
+    from anamorph.training.configuration import TrainingConfiguration
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Part(BaseModel):
+    """A part of the training's configuration: what has a flag; a configuration file may hold the rest of it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    def given(self) -> dict[str, Any]:
+        """What was given, by flag or file."""
+        return self.model_dump(exclude_unset=True)
+
+
+class SettingsFlags(Part):
+    """Settings of the method."""
+
+    set: tuple[str, ...] = ()
+    """Settings of the method, as similarity=mind_ssc or weights.smoothness=0.5."""
+
+
+class PairFlags(Part):
+    """Which pairs a method learns from."""
+
+    rule: Literal["listed", "within", "between"] | None = None
+    """Pairs of pairs.csv, of two modalities of a case, or of scans of two cases. Default: the first of these that there
+    are."""
+    fixed_modality: str | None = None
+    """Of every fixed image; any if absent."""
+    moving_modality: str | None = None
+    """Of every moving image; any if absent."""
+
+
+class ScheduleFlags(Part):
+    """How it is trained; what is left out is as the method's paper has it."""
+
+    epochs: Count | None = None
+    """Passes over the data."""
+    steps_per_epoch: Count | None = None
+    """Batches of an epoch, instead of a whole pass."""
+    batch_size: Count | None = None
+    """Items of a batch, over all processes."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """At the beginning."""
+    precision: Literal["float32", "float16", "bfloat16"] | None = None
+    """Of the forward pass."""
+    validate_every: Count | None = None
+    """Epochs between validations."""
+
+
+class TrainRequest(BaseModel):
+    """What to train, on what, and how; nested as ``config.yaml`` is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    method: str
+    """voxelmorph, lapirn, unet, dynunet."""
+    prepared: Path
+    """Folder that anamorph prepare wrote."""
+    out: Path
+    """Folder of the run; the model comes to lie in its model/."""
+    settings: SettingsFlags = SettingsFlags()
+    """Of the method."""
+    pairs: PairFlags = PairFlags()
+    """Of a method that registers."""
+    modality: str | None = None
+    """Of the images of a method that segments; any if absent."""
+    schedule: ScheduleFlags = ScheduleFlags()
+    """How it is trained."""
+    validation_items: Count | None = None
+    """Most pairs or cases that a validation looks at (default: 50)."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of first weights, order, augmentation and dropout."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that read ahead; a thread if 0."""
+    threads: Count | None = None
+    """CPU threads; all if absent."""
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
+    """Longest time between two checkpoints within an epoch."""
+    resume: bool = False
+    """Go on with an unfinished training, or a finished one with more epochs; begin where there is none."""
+    force: bool = False
+    """Begin again in a folder that holds a training."""
+
+
+MACHINE = ("device", "workers", "threads", "checkpoint_minutes")
+
+FORM = Form(
+    TrainRequest,
+    positional=("method", "prepared"),
+    groups={
+        "": ("method", "prepared", "out", "set"),
+        "data": ("rule", "fixed_modality", "moving_modality", "modality"),
+        "schedule": ("validation_items", "seed"),
+        "machine": MACHINE,
+        "run": ("resume", "force"),
+    },
+    metavars={"out": "FOLDER", "prepared": "PREPARED", "set": "NAME=VALUE [NAME=VALUE ...]"},
+    example="anamorph train voxelmorph prepared --out run --set similarity=mind_ssc --epochs 50",
+    configurable=True,
+)
+
+
+def run(request: TrainRequest, screen: Screen) -> int:
+    """Train, telling how it goes."""
+    from anamorph.cli.screen import shown
+    from anamorph.data.prepared import PreparedCohort
+    from anamorph.training.configuration import Machine
+    from anamorph.training.loop import train
+
+    configuration = configuration_of(request)
+    first = os.environ.get("RANK", "0") == "0"
+    with _telling(screen, first) as (progress, say):
+        model = train(
+            PreparedCohort.open(request.prepared),
+            configuration,
+            request.out,
+            machine=Machine(**{name: getattr(request, name) for name in MACHINE}),
+            progress=progress,
+            say=say,
+            resume=request.resume,
+            force=request.force,
+        )
+    if first:
+        screen.say(f"model: {shown(model)}")
+    return 0
+
+
+def configuration_of(request: TrainRequest) -> TrainingConfiguration:
+    """What was asked, with the method's own values for the rest.
+
+    Raises:
+        ConfigurationError: E-CFG-010, an unknown name, or a value that does not fit.
+    """
+    from anamorph.training.configuration import configure
+
+    settings = request.settings.given()
+    for word in settings.pop("set", ()):
+        name, value = _assigned(word)
+        *above, last = name.split(".")
+        tree = settings
+        for part in above:
+            tree = tree.setdefault(part, {})
+            if not isinstance(tree, dict):
+                raise ConfigurationError("E-CFG-010", f"--set {name}: {part} holds {tree!r}", expected="a mapping")
+        tree[last] = value
+    values: dict[str, Any] = {
+        "settings": settings,
+        "pairs": request.pairs.given(),
+        "schedule": request.schedule.given(),
+        "modality": request.modality,
+        "seed": request.seed,
+    }
+    if request.validation_items is not None:
+        values["validation_items"] = request.validation_items
+    return configure(request.method, values)
+
+
+def _assigned(word: str) -> tuple[str, Any]:
+    """Name and value of ``name=value``, whose value is read as YAML."""
+    import yaml
+
+    name, equals, text = word.partition("=")
+    if not (name and equals):
+        found = f"--set: found {word!r}"
+        raise ConfigurationError("E-CFG-010", found, expected="NAME=VALUE, as weights.smoothness=0.5")
+    try:
+        return name, yaml.safe_load(text)
+    except yaml.YAMLError:
+        return name, text
+
+
+@contextmanager
+def _telling(screen: Screen, first: bool) -> Iterator[tuple[OnProgress | None, Callable[[str], None] | None]]:
+    """Progress and lines between which it makes way; nothing of any process but the first."""
+    from anamorph.cli.screen import printable
+
+    if not first or screen.quiet:
+        yield None, None
+        return
+    with screen.progress() as progress:
+        yield progress, lambda line: print(printable(line), flush=True)  # a bar lets it through, and stays below

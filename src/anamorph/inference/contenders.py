@@ -1,0 +1,178 @@
+"""What an evaluation runs: nothing, our engine, trained models, other people's tools, or what they left in a folder.
+
+A registrar takes the two images of a pair and gives a map from fixed to moving world points; a segmenter takes an image
+and gives labels on its grid. Both say what that cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from anamorph.data.cohort import Pair, Scan
+from anamorph.data.files import read_labels
+from anamorph.data.image import Image, Labelmap
+from anamorph.data.transform_files import read_transform
+from anamorph.errors import ConfigurationError, InputError
+from anamorph.inference.cost import measured
+from anamorph.inference.model_folder import Model, read_model
+from anamorph.inference.peers.adapter import python_of, register_with_peer
+from anamorph.inference.register import register, resolve_device
+from anamorph.inference.register_model import register_with
+from anamorph.inference.segment import segment_with
+from anamorph.pairwise.settings import PairwiseSettings
+from anamorph.spatial.transform import Affine, Transform
+
+ENGINES = ("none", "rigid", "affine", "pairwise")
+"""What needs no training: the images as their headers place them, and the pairwise engine up to a kind of map."""
+
+TRANSFORM_SUFFIXES = (".h5", ".tfm", ".nii.gz")
+LABEL_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
+
+
+@dataclass(frozen=True, eq=False)
+class Registered:
+    """A map fixed world -> moving world, and what it cost; None where that is not known."""
+
+    transform: Transform
+    seconds: float | None = None
+    peak_mib: float | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, eq=False)
+class Segmented:
+    """Labels on the image's own grid, and what they cost; None where that is not known."""
+
+    labels: Labelmap
+    seconds: float | None = None
+    peak_mib: float | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Registrar:
+    """One way to register.
+
+    Args:
+        name: in the tables.
+        run: what to call with a pair and its two images.
+        stamp: everything else that its result depends on, in words; a change makes finished rows void.
+    """
+
+    name: str
+    run: Callable[[Pair, Image, Image], Registered]
+    stamp: str = ""
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """One way to segment; as ``Registrar``, with a scan and its image."""
+
+    name: str
+    run: Callable[[Scan, Image], Segmented]
+    stamp: str = ""
+
+
+def engine(name: str, device: str = "auto", settings: PairwiseSettings | None = None) -> Registrar:
+    """One of ``ENGINES``."""
+    if name not in ENGINES:
+        raise ConfigurationError("E-EVA-010", f"{name!r} is no method", expected=", ".join(ENGINES))
+    settings = settings or PairwiseSettings()
+    if name in ("rigid", "affine"):
+        settings = settings.model_copy(update={"transform": name})
+    where = resolve_device(device)
+
+    def run(pair: Pair, fixed: Image, moving: Image) -> Registered:
+        if name == "none":
+            return Registered(Affine.identity(fixed.grid.ndim))
+        with measured(where) as cost:
+            found = register(fixed, moving, settings=settings, device=device)
+        return Registered(found.transform, cost.seconds, cost.peak_mib, where.type)
+
+    return Registrar(name, run, settings.model_dump_json() + where.type)
+
+
+def registering_model(model: Model, name: str) -> Registrar:
+    """A trained model for pairs."""
+
+    def run(pair: Pair, fixed: Image, moving: Image) -> Registered:
+        with measured(model.device) as cost:
+            found = register_with(model, fixed, moving)
+        return Registered(found.transform, cost.seconds, cost.peak_mib, model.device.type)
+
+    return Registrar(name, run, model.card.weights_sha256 + model.device.type)
+
+
+def segmenting_model(model: Model, name: str) -> Segmenter:
+    """A trained model for single images."""
+
+    def run(scan: Scan, image: Image) -> Segmented:
+        with measured(model.device) as cost:
+            found = segment_with(model, image)
+        return Segmented(found.labels, cost.seconds, cost.peak_mib, model.device.type)
+
+    return Segmenter(name, run, model.card.weights_sha256 + model.device.type)
+
+
+def peer(name: str, threads: int, time_limit: float) -> Registrar:
+    """Another tool in its own environment.
+
+    Raises:
+        ConfigurationError: E-PEE-001, it is not installed.
+    """
+    python_of(name)
+
+    def run(pair: Pair, fixed: Image, moving: Image) -> Registered:
+        found = register_with_peer(name, fixed, moving, threads=threads, time_limit=time_limit)
+        return Registered(found.transform, found.seconds, float(found.peak_mib))
+
+    return Registrar(name, run, f"{threads} threads")
+
+
+def stored_transforms(folder: Path) -> Registrar:
+    """Maps that another tool has left in a folder, as ``PAIR.h5``, ``PAIR.tfm`` or ``PAIR.nii.gz``."""
+
+    def run(pair: Pair, fixed: Image, moving: Image) -> Registered:
+        return Registered(read_transform(_stored(folder, pair.name, TRANSFORM_SUFFIXES), grid=fixed.grid))
+
+    return Registrar(folder.name, run)
+
+
+def stored_labels(folder: Path) -> Segmenter:
+    """Segmentations that another tool has left in a folder, as ``CASE_MODALITY.nii.gz`` or ``CASE.nii.gz``."""
+
+    def run(scan: Scan, image: Image) -> Segmented:
+        try:
+            path = _stored(folder, scan.name, LABEL_SUFFIXES)
+        except InputError:
+            path = _stored(folder, scan.case, LABEL_SUFFIXES)
+        return Segmented(read_labels(path))
+
+    return Segmenter(folder.name, run)
+
+
+def _stored(folder: Path, name: str, suffixes: Sequence[str]) -> Path:
+    for suffix in suffixes:
+        if (path := folder / f"{name}{suffix}").exists():
+            return path
+    found = f"nothing for {name}"
+    raise InputError("E-EVA-011", found, file=folder, expected=" or ".join(f"{name}{suffix}" for suffix in suffixes))
+
+
+def read_models(folders: Sequence[Path], device: str) -> dict[str, Model]:
+    """Models by their names in the tables: the folder's, or that of the run above ``model``.
+
+    Raises:
+        ConfigurationError: E-EVA-012, two of one name.
+        AnamorphError: as ``read_model``.
+    """
+    models: dict[str, Model] = {}
+    for folder in folders:
+        resolved = folder.resolve()
+        name = resolved.parent.name if resolved.name == "model" else resolved.name
+        if name in models:
+            raise ConfigurationError("E-EVA-012", f"two models of the name {name}", do="rename one of the folders")
+        models[name] = read_model(folder, device)
+    return models

@@ -1,0 +1,266 @@
+"""Methods over a cohort, scored by the referee on every case's own grid.
+
+One failing case does not stop the rest: it becomes one row, ``failed``, with the reason. What is finished is kept in a
+folder, so that an interrupted evaluation goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from anamorph.data.cohort import Cohort, Pair, PairRule, Scan
+from anamorph.data.files import atomic_write, check_same_space, read, read_labels
+from anamorph.data.image import Image, Labelmap, Landmarks, Mask
+from anamorph.data.landmark_files import paired, read_landmarks
+from anamorph.data.transform_files import read_transform
+from anamorph.errors import AnamorphError, AnamorphWarning, InputError
+from anamorph.evaluation.cases import (
+    LandmarkPairs,
+    cost_scores,
+    failed_case,
+    registration_scores,
+    segmentation_scores,
+)
+from anamorph.evaluation.metrics import FAILED
+from anamorph.evaluation.scores import Score, of_case
+from anamorph.inference.contenders import Registered, Registrar, Segmented, Segmenter
+from anamorph.inference.warp import warp
+from anamorph.pairwise.register import Progress
+
+OnCase = Callable[[str, str, Sequence[Score]], None]
+
+
+Item = TypeVar("Item", Pair, Scan)
+Contender = TypeVar("Contender", Registrar, Segmenter)
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One image of a pair and its truth."""
+
+    image: Image
+    labels: Labelmap | None
+    landmarks: Landmarks | None
+
+
+def evaluate_registration(
+    pairs: Sequence[Pair],
+    registrars: Sequence[Registrar],
+    folder: Path,
+    *,
+    names: Mapping[int, str] | None = None,
+    progress: Progress | None = None,
+    on_case: OnCase | None = None,
+) -> list[Score]:
+    """Register every pair by every method and score it; rows by pair, then method.
+
+    Args:
+        pairs: what to register.
+        registrars: by unlike names.
+        folder: where finished rows are kept.
+        names: the labels that are scored; by default all that both images have.
+        progress: told the share that is done.
+        on_case: told each case, method and its scores.
+    """
+
+    def score(pair: Pair, registrar: Registrar) -> list[Score]:
+        fixed, moving = _side(pair.fixed), _side(pair.moving)
+        found = registrar.run(pair, fixed.image, moving.image)
+        return _registration(pair, fixed, moving, found, names) + _costs(found)
+
+    return _all(pairs, registrars, score, folder, progress, on_case)
+
+
+def evaluate_segmentation(
+    scans: Sequence[Scan],
+    segmenters: Sequence[Segmenter],
+    folder: Path,
+    *,
+    names: Mapping[int, str] | None = None,
+    progress: Progress | None = None,
+    on_case: OnCase | None = None,
+) -> list[Score]:
+    """Segment every labelled scan by every method and score it; rows by scan, then method.
+
+    Args:
+        scans: what to segment; one without labels is a failure.
+        segmenters: by unlike names.
+        folder, names, progress, on_case: as in ``evaluate_registration``; ``names`` by default are all labels of the
+            truth and of the segmentation.
+    """
+
+    def score(scan: Scan, segmenter: Segmenter) -> list[Score]:
+        if scan.labels is None:
+            raise ValueError("no labels to compare with")
+        truth = read_labels(scan.labels)
+        found = segmenter.run(scan, read(scan.image, modality=scan.modality))
+        check_same_space(truth.grid, found.labels.grid, scan.labels)
+        a, b = truth.data.numpy(), found.labels.data.numpy()
+        return segmentation_scores(a, b, truth.grid.spacing, names or _names(a, b, truth)) + _costs(found)
+
+    return _all(scans, segmenters, score, folder, progress, on_case)
+
+
+def chosen_pairs(
+    cohort: Cohort, rule: PairRule | None, fixed_modality: str | None = None, moving_modality: str | None = None
+) -> tuple[Pair, ...]:
+    """Pairs to evaluate: by default the listed ones where there are any, and else those within cases.
+
+    Raises:
+        InputError: E-EVA-013, there are none.
+    """
+    rule = rule or ("listed" if cohort.listed else "within")
+    found = cohort.pairs(rule, fixed_modality, moving_modality)
+    if not found:
+        raise InputError("E-EVA-013", f"no pair by the rule {rule!r}", expected="one at least", do="see --pairs")
+    return found
+
+
+def spread(items: Sequence[Item], most: int | None) -> Sequence[Item]:
+    """At most so many items, evenly from all, the first and the last among them."""
+    if most is None or len(items) <= most:
+        return items
+    return [items[round(place * (len(items) - 1) / max(most - 1, 1))] for place in range(most)]
+
+
+def _all(
+    items: Sequence[Item],
+    methods: Sequence[Contender],
+    score: Callable[[Item, Contender], list[Score]],
+    folder: Path,
+    progress: Progress | None,
+    on_case: OnCase | None,
+) -> list[Score]:
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: list[Score] = []
+    for done, (item, method) in enumerate((item, method) for item in items for method in methods):
+        if progress is not None:
+            progress("evaluate", done / (len(items) * len(methods)))
+        kept = folder / f"{_digest(item.name, method.name)[:24]}.json"
+        stamp = _digest(method.stamp, *_files(item))
+        found = _read_rows(kept, stamp)
+        if found is None:
+            found = of_case(_scores_or_failure(item, method, score), item.name, method.name)
+            if all(row.metric != FAILED for row in found):  # a failure is tried again
+                _write_rows(kept, stamp, found)
+        rows += found
+        if on_case is not None:
+            on_case(item.name, method.name, found)
+    if progress is not None:
+        progress("evaluate", 1.0)
+    return rows
+
+
+def _scores_or_failure(item: Item, method: Contender, score: Callable[[Item, Contender], list[Score]]) -> list[Score]:
+    """The scores, or the one row of a failure; warnings of single cases are the case's own business."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AnamorphWarning)
+        try:
+            return score(item, method)
+        except Exception as error:
+            line = str(error) if isinstance(error, (AnamorphError, ValueError)) else ""
+            return failed_case(line or type(error).__name__)
+
+
+def _side(scan: Scan) -> Side:
+    image = read(scan.image, modality=scan.modality)
+    labels = None if scan.labels is None else read_labels(scan.labels)
+    if labels is not None and scan.labels is not None:
+        check_same_space(image.grid, labels.grid, scan.labels)
+    return Side(image, labels, None if scan.landmarks is None else read_landmarks(scan.landmarks, image.grid))
+
+
+def _registration(
+    pair: Pair, fixed: Side, moving: Side, found: Registered, names: Mapping[int, str] | None
+) -> list[Score]:
+    grid = fixed.image.grid
+    displacement = found.transform.displacement_on(grid)
+    inverse = found.transform.inverse().displacement_on(moving.image.grid)
+    warped = warp(moving.image, found.transform, grid)
+    seen = warp(_valid(moving.image), found.transform, grid).data.numpy() & _valid(fixed.image).data.numpy()
+    labels: tuple[np.ndarray | None, np.ndarray | None] = None, None
+    if fixed.labels is not None and moving.labels is not None:
+        labels = fixed.labels.data.numpy(), warp(moving.labels, found.transform, grid).data.numpy()
+        names = names or _names(fixed.labels.data.numpy(), moving.labels.data.numpy(), moving.labels, fixed.labels)
+    points = None
+    if fixed.landmarks is not None and moving.landmarks is not None:
+        a, b = paired(fixed.landmarks, moving.landmarks)
+        points = LandmarkPairs(a.points, b.points, a.names)
+    truth = None
+    if pair.displacement is not None:
+        truth = read_transform(pair.displacement, grid=grid).displacement_on(grid).astype(np.float64)
+    return registration_scores(
+        displacement_mm=displacement,
+        affine=grid.affine,
+        transform=found.transform,
+        fixed=fixed.image.data[0].numpy(),
+        warped=warped.data[0].numpy(),
+        seen=seen,
+        same_scale=pair.fixed.modality == pair.moving.modality,
+        fixed_labels=labels[0],
+        warped_labels=labels[1],
+        names=names,
+        landmarks=points,
+        true_mm=truth,
+        true_mask=None if fixed.labels is None else fixed.labels.data.numpy() > 0,
+        inverse_mm=inverse,
+        inverse_affine=moving.image.grid.affine,
+    )
+
+
+def _valid(image: Image) -> Mask:
+    """Where an image has values."""
+    return Mask(image.valid if image.valid is not None else torch.ones(image.grid.shape, dtype=torch.bool), image.grid)
+
+
+def _names(a: np.ndarray, b: np.ndarray, *labelmaps: Labelmap) -> dict[int, str]:
+    """Every label of two arrays but the background, by what the files call it."""
+    known = {value: name for labels in labelmaps for value, name in labels.names.items()}
+    values = sorted({*np.unique(a).tolist(), *np.unique(b).tolist()} - {0})
+    return {value: known.get(value, str(value)) for value in values}
+
+
+def _costs(found: Registered | Segmented) -> list[Score]:
+    if found.seconds is None:
+        return []
+    if found.device == "cuda":
+        return cost_scores(found.seconds, "gpu", peak_gpu_memory_mib=found.peak_mib)
+    return cost_scores(found.seconds, "cpu", found.peak_mib)
+
+
+def _files(item: Pair | Scan) -> Iterable[str]:
+    """The state of every file that a case's scores depend on."""
+    scans = (item.fixed, item.moving) if isinstance(item, Pair) else (item,)
+    paths = [path for scan in scans for path in (scan.image, scan.labels, scan.landmarks)]
+    for path in [*paths, item.displacement if isinstance(item, Pair) else None]:
+        if path is not None and path.exists():
+            state = path.stat()
+            yield f"{path.name} {state.st_size} {state.st_mtime_ns}"
+
+
+def _digest(*words: str) -> str:
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()
+
+
+def _write_rows(path: Path, stamp: str, rows: Sequence[Score]) -> None:
+    with atomic_write(path) as part:
+        content = {"stamp": stamp, "rows": [asdict(row) | {"value": repr(row.value)} for row in rows]}
+        part.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+
+
+def _read_rows(path: Path, stamp: str) -> list[Score] | None:
+    """What was written under the same stamp; a number travels as text, since it may be infinite."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return [Score(**row) for row in content["rows"]] if content["stamp"] == stamp else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,188 @@
+"""Whether an image is what a model was trained for: what cannot be is refused, what looks odd is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from difflib import get_close_matches
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from anamorph.data.files import read_mask
+from anamorph.data.image import Image, Mask, ReadPolicy
+from anamorph.data.network_grid import middle_of, network_grid
+from anamorph.data.plan import Intensity, Plan
+from anamorph.errors import ConfigurationError, InputError, NumericalError, warn
+from anamorph.inference.model_folder import Model
+from anamorph.inference.warp import warp
+from anamorph.spatial.grid import Grid
+from anamorph.spatial.transform import Affine
+
+Side = Literal["image", "fixed", "moving"]
+
+FAR_OFF = 2.0
+"""Factor in voxel size or field of view that is told."""
+LEAST_CONTRAST = 0.1
+"""Share of a window that values must span, and that must not lie beyond one end of it."""
+MOST_VALUES = 200_000
+"""Values that a range is taken from."""
+
+
+def refuse_task(model: Model, task: Literal["register", "segment"]) -> None:
+    """Refuse a model that was not made for a task.
+
+    Raises:
+        ConfigurationError: E-MOD-009.
+    """
+    tasks = model.method.tasks
+    if task not in tasks:
+        found = f"a model of {model.card.method}, which can {' and '.join(tasks)}"
+        do = f"use anamorph {tasks[0]}" if tasks[0] != task and tasks[0] != "translate" else ""
+        raise ConfigurationError("E-MOD-009", found, file=model.name or None, expected=f"one that can {task}", do=do)
+
+
+def admitted(model: Model, image: Image, side: Side = "image") -> Image:
+    """The image under the modality that the model knows it by.
+
+    Args:
+        model: what it is meant for.
+        image: its ``modality`` may be left open where the model leaves no choice.
+        side: of a pair.
+
+    Raises:
+        InputError: E-MOD-005, a dimension, number of channels or modality that the model does not know.
+        ConfigurationError: E-MOD-010, the model knows several modalities and the image names none.
+    """
+    plan = model.card.plan
+    if image.grid.ndim != plan.ndim:
+        raise _foreign(image, f"a {image.grid.ndim}-D image", f"a {plan.ndim}-D one")
+    if len(image.data) != plan.channels:
+        raise _foreign(image, f"{len(image.data)} channels", f"{plan.channels}")
+    return replace(image, modality=_modality(model, image, side))
+
+
+def _modality(model: Model, image: Image, side: Side) -> str:
+    known, card = tuple(model.card.plan.modalities), model.card
+    sides = {"fixed": card.pairs.fixed_modality, "moving": card.pairs.moving_modality} if card.pairs else {}
+    wanted = sides.get(side) or card.modality
+    choices = (wanted,) if wanted else known
+    role = "image" if side == "image" else f"{side} image"
+    if image.modality is None:
+        if len(choices) == 1:
+            return choices[0]
+        flag = "--modality" if side == "image" else f"--{side}-modality"
+        found = f"the modality of the {role} is open"
+        raise ConfigurationError("E-MOD-010", found, expected=", ".join(choices), do=f"name it with {flag}")
+    names = {name.lower(): name for name in choices}
+    if image.modality.lower() not in names:
+        near = get_close_matches(image.modality.lower(), names, n=1)
+        does = f"{wanted} as the {role}" if wanted else f"one of {', '.join(known)}"
+        do = f"did you mean {names[near[0]]}?" if near else "use a model made for it"
+        raise _foreign(image, f"modality {image.modality}", does, do)
+    return names[image.modality.lower()]
+
+
+def _foreign(image: Image, found: str, expected: str, do: str = "use a model made for it") -> InputError:
+    return InputError("E-MOD-005", found, file=image.name or None, expected=expected, do=do)
+
+
+def question(model: Model, image: Image, grid: Grid) -> None:
+    """Tell where an image lies far off what the model was trained on.
+
+    Args:
+        model: what it is meant for.
+        image: admitted.
+        grid: the network's, in the image's world.
+
+    Warns:
+        W-MOD-005: its voxels. W-MOD-012: its field of view. W-MOD-013: its values.
+    """
+    plan, modality = model.card.plan, image.modality or ""
+    sizes = _sizes_along(image.grid, grid)
+    least, largest = model.card.spacings.get(modality, (plan.spacing, plan.spacing))
+    if (sizes > FAR_OFF * np.array(largest)).any() or (sizes < np.array(least) / FAR_OFF).any():
+        expected = _shown(least) if least == largest else f"{_shown(least)} to {_shown(largest)}"
+        found = f"voxels of {_shown(sizes)} mm, the model learnt from {expected} mm"
+        warn("W-MOD-005", f"{found}; expect less of the result", file=image.name or None)
+    share = _extent(image.grid, grid)
+    if (share > FAR_OFF).any() or (share < 1 / FAR_OFF).any():
+        found = f"the image is {_shown(share)} times as long along each axis as what the network sees"
+        warn("W-MOD-012", f"{found}; crop it to the region of interest, or check its header", file=image.name or None)
+    strange = _strange_values(image, plan.modalities[modality])
+    if strange:
+        warn("W-MOD-013", f"{strange}; check the modality and the unit", file=image.name or None)
+
+
+def own_grid(image: Image, plan: Plan) -> Grid:
+    """The network's grid about the image itself: no transform from the training's reference to it is known."""
+    return network_grid(image, plan, middle=None if plan.middle is None else middle_of(image, plan))
+
+
+def mask_for(
+    image: Image, mask: Mask | str | Path, plan: Plan, policy: ReadPolicy | None = None, looked_at: bool = False
+) -> Mask:
+    """A mask on its image's grid.
+
+    Args:
+        image: admitted.
+        mask: file, or mask on any grid.
+        plan: says whether intensities are measured in masks.
+        policy: how to read the file.
+        looked_at: whether anything else uses it.
+
+    Raises:
+        ConfigurationError: E-MOD-012, nothing would look at it.
+    """
+    if not looked_at and plan.modalities[image.modality or ""].content != "mask":
+        found = f"a mask of {image.name or 'an image'}, which neither an alignment nor the intensities look at"
+        raise ConfigurationError("E-MOD-012", found, do="leave it out")
+    given = mask if isinstance(mask, Mask) else read_mask(mask, image.grid, policy)
+    return given if given.grid.same_as(image.grid) else warp(given, Affine.identity(plan.ndim), image.grid)
+
+
+def refuse_flat(image: Image) -> None:
+    """Refuse an image that shows nothing.
+
+    Raises:
+        NumericalError: E-VAL-004.
+    """
+    values = image.data if image.valid is None else image.data[:, image.valid]
+    if bool(values.min() == values.max()):
+        found, expected = "no contrast: all values are alike", "an image that shows something"
+        raise NumericalError("E-VAL-004", found, file=image.name or None, expected=expected)
+
+
+def _sizes_along(image: Grid, grid: Grid) -> Float[np.ndarray, " ndim"]:
+    """How long an image's voxels are along the axes of another grid, mm."""
+    directions = grid.affine[:-1, :-1] / grid.spacing
+    return 1 / np.linalg.norm(image.inverse_affine[:-1, :-1] @ directions, axis=0)
+
+
+def _extent(image: Grid, grid: Grid) -> Float[np.ndarray, " ndim"]:
+    """Length of an image along the axes of another grid, as a multiple of that grid's."""
+    edges = np.array(list(product(*[(-0.5, n - 0.5) for n in image.shape])))
+    return np.ptp(grid.to_voxel(image.to_world(edges)), axis=0) / grid.shape
+
+
+def _strange_values(image: Image, intensity: Intensity) -> str:
+    """What is odd about values that should lie about a window; empty where nothing is."""
+    if intensity.kind != "window":
+        return ""
+    values = image.data.flatten()
+    values = values[:: max(1, len(values) // MOST_VALUES)].numpy()
+    low, high = (float(value) for value in np.percentile(values, (1, 99)))
+    margin = LEAST_CONTRAST * (intensity.high - intensity.low)
+    window = f"the window of the training is {intensity.low:g} to {intensity.high:g}"
+    if high < intensity.low + margin or low > intensity.high - margin or high - low < margin:
+        return f"values of {low:.4g} to {high:.4g}, while {window}"
+    if intensity.low < 0 <= float(image.data.min()):
+        return f"no value below 0, while {window}"
+    return ""
+
+
+def _shown(numbers: Iterable[float]) -> str:
+    return " x ".join(f"{number:.3g}" for number in numbers)

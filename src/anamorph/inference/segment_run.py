@@ -1,0 +1,99 @@
+"""A whole segmentation as ``anamorph segment`` does it: a file in, labels found, measured and scored, files out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from anamorph.data.files import atomic_write, read, write
+from anamorph.data.image import Image, Labelmap, ReadPolicy
+from anamorph.errors import warn
+from anamorph.evaluation.cases import segmentation_scores
+from anamorph.evaluation.scores import Score, of_case, to_csv
+from anamorph.inference.model_folder import Model, read_model
+from anamorph.inference.request import SegmentationRequest
+from anamorph.inference.run import geometry_of, hashes_of, labels_of, refuse_changes
+from anamorph.inference.run_folder import Run
+from anamorph.inference.segment import Segmentation, segment_with
+from anamorph.pairwise.register import Progress
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentationResult:
+    """What a run found, for the report and for whoever called it.
+
+    Args:
+        segmentation: the image and its labels.
+        model: what found them.
+        truth: true labels on the image's grid, where given.
+        scores: volumes always; overlap and distances of surfaces with a truth.
+    """
+
+    segmentation: Segmentation
+    model: Model
+    truth: Labelmap | None
+    scores: Sequence[Score]
+
+
+def run_segmentation(request: SegmentationRequest, run: Run, progress: Progress | None = None) -> SegmentationResult:
+    """Segment, score and write every file but the report and ``run.json``.
+
+    Raises:
+        AnamorphError: with the code and the class of what went wrong.
+    """
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
+    plain = ReadPolicy(request.xform, request.strict, request.nonfinite, None, request.max_memory)
+    run.facts["inputs"] = hashes = hashes_of(request.inputs())
+    image = read(request.image, replace(plain, volume=request.volume), request.modality)
+    run.facts["geometry"] = {"image": geometry_of(image.grid)}
+    truth = None if request.labels is None else labels_of(image, request.labels, plain)
+    model = read_model(request.model, request.device)
+    run.facts["model"] = model.facts
+    segmentation = segment_with(
+        model, image, mask=request.mask, probabilities=request.probabilities, policy=plain,
+        max_memory=request.max_memory, progress=progress,
+    )  # fmt: skip
+    if progress is not None:
+        progress("write", 0.0)
+    begin = time.perf_counter()
+    scores = _scored(segmentation, truth, request.ignore_labels, model.card.method)
+    seconds = {**segmentation.seconds, "evaluate": time.perf_counter() - begin}
+    run.facts["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
+    run.facts["labels"] = {str(value): name for value, name in segmentation.labels.names.items()}
+    _write_files(segmentation, scores, run)
+    refuse_changes(request.inputs(), hashes)
+    if progress is not None:
+        progress("write", 1.0)
+    return SegmentationResult(segmentation, model, truth, scores)
+
+
+def _scored(found: Segmentation, truth: Labelmap | None, ignored: Sequence[int], method: str) -> tuple[Score, ...]:
+    labels = found.labels
+    metric, unit = ("volume_mm3", "mm3") if labels.grid.ndim == 3 else ("area_mm2", "mm2")
+    rows = [Score(metric, volume, unit, labels.names[value]) for value, volume in found.volumes().items()]
+    if truth is not None:
+        names = {value: name for value, name in labels.names.items() if value not in ignored}
+        foreign = sorted({*truth.values()} - {0, *labels.names, *ignored})
+        if foreign:
+            listed = ", ".join(map(str, foreign[:20])) + (", ..." if len(foreign) > 20 else "")
+            warn("W-LAB-010", f"labels that the model does not know are not scored: {listed}", file=truth.name or None)
+        a, b = truth.data.numpy(), labels.data.numpy()
+        ignore = np.isin(a, list(ignored)) if ignored else None
+        b = b if ignore is None else np.where(ignore, 0, b)
+        rows += segmentation_scores(a, b, labels.grid.spacing, names)
+    return tuple(of_case(rows, found.image.name, method))
+
+
+def _write_files(found: Segmentation, scores: Sequence[Score], run: Run) -> None:
+    write(found.labels, run.path("segmentation.nii.gz"))
+    if found.probabilities is not None:
+        for value, layer in zip((0, *found.labels.names), found.probabilities, strict=True):
+            image = Image(layer[None].contiguous(), found.labels.grid)
+            write(image, run.path(f"probability_{value}.nii.gz"))
+    with atomic_write(run.path("scores.csv")) as part:
+        part.write_text(to_csv(scores), encoding="utf-8")

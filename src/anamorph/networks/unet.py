@@ -1,0 +1,64 @@
+"""The U-Net of Atlas-ISTN: few filters, strided convolutions down, linear interpolation up, no normalisation.
+
+======  ==============================================================================
+scale   computes (k3 convolutions; channels c0, c1, ... from fine to coarse)
+======  ==============================================================================
+0       conv in -> c0, ReLU, conv c0 -> c0, ReLU
+s > 0   conv c(s-1) -> c(s) with stride 2, no activation; conv c(s) -> c(s), ReLU
+back    x2 linear, concatenated with the skip; conv c(s) + c(s-1) -> c(s-1), ReLU
+head    1x1 conv c0 -> out, linear
+======  ==============================================================================
+
+Source: M. Sinclair et al. (2022), Atlas-ISTN, doi:10.1016/j.media.2022.102383; O. Ronneberger et al. (2015),
+doi:10.1007/978-3-319-24574-4_28.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anamorph.networks.padding import crop_to, pad_to_multiple
+from anamorph.types import ImageBatch
+
+
+class StridedUNet(nn.Module):
+    """An image-to-image network for inputs of any size, 2-D or 3-D.
+
+    Args:
+        ndim: 2 or 3.
+        inputs: channels of the image.
+        outputs: channels of the result.
+        channels: at each scale, from fine to coarse; each scale halves the one before it.
+    """
+
+    def __init__(self, ndim: int, inputs: int, outputs: int, channels: Sequence[int] = (8, 16, 32, 64)) -> None:
+        super().__init__()
+        conv = nn.Conv3d if ndim == 3 else nn.Conv2d
+        self.multiples = [2 ** (len(channels) - 1)] * ndim
+        self.first = conv(inputs, channels[0], 3, padding=1)
+        self.down = nn.ModuleList(conv(fine, coarse, 3, stride=2, padding=1) for fine, coarse in pairwise(channels))
+        self.encode = nn.ModuleList(conv(c, c, 3, padding=1) for c in channels)
+        self.decode = nn.ModuleList(conv(fine + coarse, fine, 3, padding=1) for fine, coarse in pairwise(channels))
+        self.head = conv(channels[0], outputs, 1)
+
+    def forward(self, image: ImageBatch) -> Float[Tensor, "batch outputs *spatial"]:
+        """B ``inputs`` I J (K) -> B ``outputs`` I J (K)."""
+        x = functional.relu(self.first(pad_to_multiple(image, self.multiples)))
+        skips: list[Tensor] = []
+        for scale, encode in enumerate(self.encode):
+            if scale > 0:
+                skips.append(x)
+                x = self.down[scale - 1](x)
+            x = functional.relu(encode(x))
+        for decode in reversed(self.decode):
+            skip = skips.pop()
+            mode = "trilinear" if skip.ndim == 5 else "bilinear"
+            x = functional.interpolate(x, size=skip.shape[2:], mode=mode, align_corners=False)
+            x = functional.relu(decode(torch.cat([x, skip], 1)))
+        return crop_to(self.head(x), image.shape[2:])

@@ -1,0 +1,95 @@
+"""The page and the record of an experiment: its table, what was trained, and where the numbers come from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from anamorph.evaluation.comparison import Comparison
+from anamorph.evaluation.notes import notes_on
+from anamorph.report.comparison_text import as_markdown
+from anamorph.report.tables import format_value
+
+
+def experiment_page(
+    title: str, about: str, found: Comparison, trained: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]
+) -> str:
+    """The page, as Markdown.
+
+    Args:
+        title, about: of the experiment.
+        found: its methods compared.
+        trained: training -> what its model card says of it.
+        facts: where the numbers come from: command, scale, commit, date, hardware, versions.
+    """
+    parts = [f"# {title}", about.strip(), as_markdown(found).strip()]
+    if trained:
+        parts += ["## Trainings", _trainings(trained)]
+    parts += ["## Where the numbers come from", _facts(facts)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def experiment_record(
+    title: str, found: Comparison, trained: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any], experiment: Any
+) -> dict[str, Any]:
+    """The same for programs, without a number that JSON does not have.
+
+    Args:
+        title, found, trained, facts: as for ``experiment_page``.
+        experiment: the resolved experiment, as plain values.
+    """
+    return {
+        "what": title,
+        **facts,
+        "experiment": experiment,
+        "trained": {name: dict(about) for name, about in trained.items()},
+        "notes": list(notes_on(found)),
+        "cases": len(found.cases),
+        "table": [
+            {
+                "metric": column.metric,
+                "label": column.label,
+                "unit": column.unit,
+                "method": method,
+                "n": cell.summary.n,
+                "absent": len(cell.absent),
+                "failed": len(cell.failed),
+                "marks": cell.superscript,
+                **{name: _finite(getattr(cell.summary, name)) for name in ("mean", "sd", "median", "q1", "q3")},
+            }
+            for column in found.columns
+            for method, cell in column.cells.items()
+        ],
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _trainings(trained: Mapping[str, Mapping[str, Any]]) -> str:
+    """What is said of every training, one column a fact that all or some have."""
+    names = list(dict.fromkeys(fact for about in trained.values() for fact, value in about.items() if _is_plain(value)))
+    lines = [f"| training | {' | '.join(name.replace('_', ' ') for name in names)} |", "|---" * (len(names) + 1) + "|"]
+    for training, about in trained.items():
+        lines.append(f"| {training} | {' | '.join(_cell(about.get(name)) for name in names)} |")
+    return "\n".join(lines)
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (str, int, float))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return format_value(value) if isinstance(value, float) else str(value)
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    lines = []
+    for name, value in facts.items():
+        shown = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, Mapping) else str(value)
+        lines.append(f"- {name.replace('_', ' ')}: {shown}")
+    return "\n".join(lines)

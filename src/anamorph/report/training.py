@@ -1,0 +1,182 @@
+"""The page of a training: what its terms, rates and validation did, what it showed, and what it was asked to do."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from anamorph.report.curves import Curve, curve
+from anamorph.report.document import render_document
+from anamorph.report.tables import format_value, metric_title
+from anamorph.report.verdict import Tile, Tone
+
+STYLES = ("report.css", "charts.css", "training.css")
+COUNTERS = ("epoch", "step", "seconds", "waiting", "overflows")
+VALIDATION, RATE = "validation", "rate"
+MOST_SAMPLES = 6
+MOST_SAMPLE_PIXELS = 40_000_000
+STATES: dict[str, tuple[str, Tone]] = {
+    "complete": ("Complete", "good"),
+    "running": ("Running", "plain"),
+    "interrupted": ("Interrupted; it can be resumed", "warn"),
+    "failed": ("Failed", "bad"),
+}
+
+
+def render_training(folder: Path) -> str:
+    """The state of a training run as one HTML document that loads nothing, whether it is finished or not.
+
+    Args:
+        folder: of the run: ``history.csv``, ``samples``, ``run.json`` and ``environment.json`` are shown as far as they
+            are there and can be understood.
+    """
+    history = _history(folder / "history.csv")
+    record, environment = _read_json(folder / "run.json"), _read_json(folder / "environment.json")
+    trained = _mapping(record.get("trained"))
+    kept = trained.get("epoch_of_weights")
+    configuration = _mapping(record.get("configuration"))
+    groups = list(_groups(history, kept if isinstance(kept, int) else None))
+    samples = _samples(folder / "samples")
+    status, tone = STATES.get(str(record.get("status")), ("No record of the run", "warn"))
+    error, warnings = _mapping(record.get("error")), record.get("warnings")
+    return render_document(
+        "training.html.j2",
+        STYLES,
+        title=f"Training of {configuration.get('method', 'a method')}",
+        sections={
+            **{_anchor(name): name for name, _ in groups},
+            **({"samples": "Samples"} if samples else {}),
+            "run": "Run",
+        },
+        status=status,
+        tone=tone,
+        message=str(error.get("message", "")),
+        tiles=list(_tiles(history, record, trained)),
+        warnings=[str(line) for line in warnings] if isinstance(warnings, list) else [],
+        groups=[(_anchor(name), name, curves) for name, curves in groups],
+        samples=samples,
+        settings=list(_flat(configuration)),
+        environment=list(_flat(environment)),
+    )
+
+
+def _history(path: Path) -> list[dict[str, float]]:
+    """A row an epoch; an empty or broken cell is left out of its row, and a row without an epoch out of the whole."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        table = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+    rows = [{name: value for name, cell in row.items() if (value := _number(cell)) is not None} for row in table]
+    return [row for row in rows if math.isfinite(row.get("epoch", math.nan))]
+
+
+def _number(cell: Any) -> float | None:
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return _mapping(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _groups(history: Sequence[Mapping[str, float]], kept: int | None) -> Iterator[tuple[str, list[Curve]]]:
+    """Validation, then each player's terms, then rates, then time."""
+    epochs = [int(row["epoch"]) for row in history]
+    names = list(dict.fromkeys(name for row in history for name in row if name not in COUNTERS))
+    players = dict.fromkeys(name.partition(".")[0] for name in names if "." in name)
+
+    def of(name: str, title: str, mark: int | None = None, scale: float = 1.0) -> Curve:
+        values = {int(row["epoch"]): scale * row[name] for row in history if name in row}
+        return curve(title, values, epochs, mark)
+
+    for player in sorted(players, key=lambda player: player != VALIDATION):
+        own = [name for name in names if name.startswith(f"{player}.") and name != f"{player}.{RATE}"]
+        if player == VALIDATION:
+            yield "Validation", [of(name, metric_title(name.partition(".")[2]), kept) for name in own]
+        elif own:
+            title = "Terms" if len(players.keys() - {VALIDATION}) == 1 else f"Terms of the {player}"
+            yield title, [of(name, name.partition(".")[2]) for name in own]
+    rates = [name for name in names if name.endswith(f".{RATE}")]
+    if rates:
+        single = len(rates) == 1
+        yield "Learning rate", [of(name, "rate" if single else name.partition(".")[0]) for name in rates]
+    if any("seconds" in row for row in history):
+        curves = [of("seconds", "seconds an epoch")]
+        if any("waiting" in row for row in history):
+            curves.append(of("waiting", "waiting for data, %", scale=100.0))
+        yield "Time", curves
+
+
+def _tiles(
+    history: Sequence[Mapping[str, float]], record: Mapping[str, Any], trained: Mapping[str, Any]
+) -> Iterator[Tile]:
+    asked = _mapping(_mapping(record.get("configuration")).get("schedule")).get("epochs")
+    note = f"of {asked}" if isinstance(asked, int) else ""
+    if history:
+        yield Tile("Epochs", f"{history[-1]['epoch']:.0f}", note=note)
+    for name, value in _mapping(record.get("scores")).items():
+        if isinstance(value, int | float):
+            kept = trained.get("epoch_of_weights")
+            note = f"validation, epoch {kept}" if kept else "validation"
+            yield Tile(metric_title(name), format_value(float(value)), note=note)
+    seconds = sum(row.get("seconds", 0.0) for row in history)
+    if seconds:
+        waited = sum(row.get("seconds", 0.0) * row.get("waiting", 0.0) for row in history)
+        text = f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
+        yield Tile("Time", text, "h", f"{waited / seconds:.1%} waiting for data")
+    if trained.get("halvings"):
+        note = "times, after a loss that was not finite"
+        yield Tile("Rates halved", str(trained["halvings"]), note=note, tone="warn")
+
+
+def _samples(folder: Path) -> list[tuple[str, str]]:
+    """Name and data URI of the last pictures and the first, evenly chosen."""
+    paths = sorted(path for path in folder.glob("*.png") if path.is_file()) if folder.is_dir() else []
+    if len(paths) > MOST_SAMPLES:
+        places = {round(place * (len(paths) - 1) / (MOST_SAMPLES - 1)) for place in range(MOST_SAMPLES)}
+        paths = [paths[place] for place in sorted(places)]
+    pictures = ((path.stem.replace("_", " "), _picture(path)) for path in reversed(paths))
+    return [(name, uri) for name, uri in pictures if uri]
+
+
+def _picture(path: Path) -> str:
+    """A picture as a WebP data URI; empty where it is none."""
+    file = io.BytesIO()
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            if image.width * image.height > MOST_SAMPLE_PIXELS:
+                return ""
+            image.convert("RGB").save(file, "WEBP", quality=88, method=4)
+    except (OSError, UnidentifiedImageError, ValueError):
+        return ""
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _anchor(name: str) -> str:
+    return "-".join(name.lower().split())
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{name}.")
+        elif value is not None:
+            yield f"{above}{name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,124 @@
+"""A picture of one item as a training goes on: what is learnt from, and what the method makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from PIL import Image, ImageDraw, ImageFont
+
+from anamorph.data.files import atomic_write
+
+SIDE = 200
+"""Pixels of the longest edge of a panel."""
+GAP, TITLE = 6, 18
+LINES = 12
+"""Lines of the deformed grid along the longest axis."""
+COLOURS = ((230, 85, 60), (60, 150, 230), (90, 190, 90), (240, 190, 50), (170, 100, 210), (70, 200, 200))
+"""Of classes, again from the start where there are more."""
+OPACITY = 0.45
+
+Plane = Float[np.ndarray, "rows columns"]
+Classes = Int[np.ndarray, "rows columns"]
+
+
+def draw_sample(sample: Mapping[str, Any], path: Path) -> None:
+    """Write a row of panels for the middle slice along each axis, as PNG.
+
+    Args:
+        sample: arrays of one item: ``fixed moving warped displacement`` and ``*_labels`` of a pair, ``image labels`` of
+            a case, ``prediction``; with ``name``, ``epoch`` and ``spacing`` in mm.
+        path: of the file.
+    """
+    shape = sample["fixed" if "fixed" in sample else "image"].shape[1:]
+    spacing = np.asarray(sample["spacing"], float)
+    scale = SIDE / float(np.max(spacing * shape))
+    planes = [(0, 1)] if len(shape) == 2 else [(0, 1), (0, 2), (1, 2)]
+    rows = [_row(sample, plane, shape, spacing * scale) for plane in planes]
+    widths = [max(panel.width for panel in column) for column in zip(*(row.values() for row in rows), strict=True)]
+    heights = [max(panel.height for panel in row.values()) for row in rows]
+    size = GAP + sum(width + GAP for width in widths), 2 * TITLE + GAP + sum(height + GAP for height in heights)
+    canvas = Image.new("RGB", size, (16, 16, 16))
+    writing, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
+    writing.text((GAP, 3), f"{sample['name']}, epoch {sample['epoch']}", (200, 200, 200), font)
+    top = 2 * TITLE
+    for row, height in zip(rows, heights, strict=True):
+        left = GAP
+        for (title, panel), width in zip(row.items(), widths, strict=True):
+            if top == 2 * TITLE:
+                writing.text((left, TITLE + 2), title, (255, 255, 255), font)
+            canvas.paste(panel, (left, top))
+            left += width + GAP
+        top += height + GAP
+    with atomic_write(path) as part:
+        canvas.save(part, "PNG")
+
+
+def _row(
+    sample: Mapping[str, Any], plane: tuple[int, int], shape: Sequence[int], pixels: np.ndarray
+) -> dict[str, Image.Image]:
+    """Title -> panel of one plane."""
+
+    def cut(name: str) -> np.ndarray | None:
+        """The middle slice, with the plane's second axis pointing up; without channels but the first."""
+        values = sample.get(name)
+        if values is None:
+            return None
+        values = values if values.ndim == len(shape) else values[0]
+        return np.rot90(values[tuple(slice(None) if axis in plane else n // 2 for axis, n in enumerate(shape))])
+
+    def panel(image: str, classes: str = "") -> Image.Image:
+        values = cut(image)
+        assert values is not None
+        limits = np.percentile(sample[image][0], (0.5, 99.5))
+        return _panel(values, limits, cut(classes), size)
+
+    size = tuple(max(1, round(shape[axis] * pixels[axis])) for axis in plane)
+    if "image" in sample:
+        panels = {"image": panel("image"), "truth": panel("image", "labels")}
+    else:
+        panels = {"fixed": panel("fixed", "fixed_labels"), "moving": panel("moving", "moving_labels")}
+        if "warped" in sample:
+            panels["warped"] = panel("warped", "warped_labels")
+            panels["deformation"] = _grid(sample["displacement"], plane, size)
+    if "prediction" in sample:
+        panels["segmented"] = panel("image" if "image" in sample else "fixed", "prediction")
+    return panels
+
+
+def _panel(values: Plane, limits: np.ndarray, classes: Classes | None, size: tuple[int, ...]) -> Image.Image:
+    low, high = (float(limit) for limit in limits)
+    grey = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
+    width, height = size
+    image = Image.fromarray((255 * grey).astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+    pixels = np.repeat(np.asarray(image, float)[:, :, None], 3, axis=2)
+    if classes is not None:
+        index = Image.fromarray(np.ascontiguousarray(classes, np.int32)).resize(
+            (width, height), Image.Resampling.NEAREST
+        )
+        found = np.asarray(index)
+        tints = np.asarray(COLOURS, float)[(found - 1) % len(COLOURS)]
+        pixels = np.where(found[:, :, None] > 0, (1 - OPACITY) * pixels + OPACITY * tints, pixels)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def _grid(
+    displacement: Float[np.ndarray, "ndim *spatial"], plane: tuple[int, int], size: tuple[int, ...]
+) -> Image.Image:
+    """Lines of a regular grid in the moving image, pulled as the moving image is."""
+    shape = displacement.shape[1:]
+    middle = tuple(slice(None) if axis in plane else n // 2 for axis, n in enumerate(shape))
+    between = max(shape) / LINES
+    value = np.zeros(size)
+    for place, axis in enumerate(plane):
+        per_voxel = size[place] / shape[axis]
+        here = (np.arange(size[place]) + 0.5) / per_voxel - 0.5
+        moved = Image.fromarray(displacement[axis][middle].astype(np.float32))
+        fine = np.asarray(moved.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+        lines = (here.reshape([-1, 1] if place == 0 else [1, -1]) + fine) / between
+        off = np.abs(lines - np.round(lines)) * between * per_voxel
+        value = np.maximum(value, np.clip(1.5 - off, 0, 1))
+    return Image.fromarray((255 * np.rot90(value)).astype(np.uint8)).convert("RGB")

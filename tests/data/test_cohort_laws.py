@@ -1,0 +1,93 @@
+"""Draws of splits, for any cohort: the same whatever the order, subjects never torn, shares kept."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anamorph.data.cohort import Cohort, Pair, Scan, subject_of
+from anamorph.errors import InputError
+
+
+def cohort_of(subjects: int, sessions: int = 1) -> Cohort:
+    cases = [f"s{n}_ses-{m}" if sessions > 1 else f"s{n}" for n in range(subjects) for m in range(sessions)]
+    return Cohort(Path(), tuple(Scan(case, kind, Path(f"{case}{kind}")) for case in sorted(cases) for kind in "ab"))
+
+
+shares = st.sampled_from([0.0, 0.1, 0.2, 0.3])
+
+
+@given(st.integers(8, 40), shares, shares, st.integers(0, 100), st.randoms(use_true_random=False))
+def test_p10_a_draw_does_not_depend_on_the_order(
+    subjects: int, validation: float, test: float, seed: int, order: random.Random
+) -> None:
+    cohort = cohort_of(subjects, 2)
+    shuffled = list(cohort.scans)
+    order.shuffle(shuffled)
+    drawn, other = (
+        {scan.name: scan.split for scan in c.divided(validation=validation, test=test, seed=seed).scans}
+        for c in (cohort, Cohort(Path(), tuple(shuffled)))
+    )
+    assert drawn == other
+    split_of: dict[str, set[str]] = {}
+    for scan in cohort.divided(validation=validation, test=test, seed=seed).scans:
+        split_of.setdefault(subject_of(scan.case), set()).add(scan.split)
+    assert all(len(splits) == 1 for splits in split_of.values())
+    counts = [sum(split in splits for splits in split_of.values()) for split in ("validation", "test")]
+    assert counts == [max(1, round(subjects * share)) if share else 0 for share in (validation, test)]
+
+
+def test_p10_the_draw_itself() -> None:
+    """By SHA-256 of ``0:s0`` and so on; another version of any library must not change it."""
+    drawn = cohort_of(10).divided(validation=0.2, test=0.2)
+    tests, validations = (
+        [case for case in drawn.cases if case in drawn.of_split(split).cases] for split in ("test", "validation")
+    )
+    assert (tests, validations) == (["s0", "s3"], ["s5", "s6"])
+
+
+def test_seeds_differ() -> None:
+    draws = {cohort_of(30).divided(test=0.2, seed=seed).of_split("test").cases for seed in range(10)}
+    assert len(draws) > 5
+
+
+def test_nothing_asked_nothing_drawn() -> None:
+    cohort = cohort_of(3).divided()
+    assert cohort == cohort_of(3)
+    assert cohort.of_split("test").divided().scans == ()
+
+
+def test_the_last_by_name() -> None:
+    cohort = cohort_of(9, 2).held_back(validation=1, test=2)
+    assert cohort.of_split("test").cases == ("s7_ses-0", "s7_ses-1", "s8_ses-0", "s8_ses-1")
+    assert cohort.of_split("validation").cases == ("s6_ses-0", "s6_ses-1")
+    assert cohort.held_back(test=1).of_split("test").cases[:2] == ("s5_ses-0", "s5_ses-1")
+
+
+def test_cases_outside_of_train_stay_where_they_are() -> None:
+    cohort = cohort_of(10)
+    before = cohort.divided(test=0.3).of_split("test").cases
+    after = cohort.divided(test=0.3).divided(validation=0.3).of_split("test").cases
+    assert before == after
+
+
+def test_torn_pairs_are_left_out() -> None:
+    cohort = cohort_of(10)
+    listed = [Pair(cohort.scans[0], scan) for scan in cohort.scans[1:]]
+    drawn = Cohort(Path(), cohort.scans, tuple(listed)).divided(test=0.5)
+    own = drawn.scans[0].split
+    assert 0 < len(drawn.listed) < len(listed)
+    assert all(pair.fixed.split == pair.moving.split == own for pair in drawn.listed)
+
+
+def test_p04_too_few_subjects() -> None:
+    with pytest.raises(
+        InputError, match="E-COH-034: 2 training subjects to hold 2 back from, expected some left to train on"
+    ):
+        cohort_of(2).divided(validation=0.1, test=0.1)
+    with pytest.raises(InputError, match="E-COH-034"):
+        cohort_of(1, sessions=3).divided(test=0.1)

@@ -1,0 +1,79 @@
+"""Pictures: panels where they belong, labels in colour, the grid pulled as the image is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anamorph.training.samples import GAP, SIDE, TITLE, draw_sample
+
+
+def drawn(sample: dict[str, Any], tmp_path: Path) -> np.ndarray:
+    path = tmp_path / "epoch_0001.png"
+    draw_sample({"name": "a", "epoch": 1, "spacing": (1.0,) * sample_ndim(sample), **sample}, path)
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def sample_ndim(sample: dict[str, Any]) -> int:
+    return next(iter(sample.values())).ndim - 1
+
+
+def panel(pixels: np.ndarray, column: int, width: int = SIDE, height: int = SIDE) -> np.ndarray:
+    left, top = GAP + column * (width + GAP), 2 * TITLE
+    return pixels[top : top + height, left : left + width]
+
+
+def test_up_is_the_second_axis_and_right_the_first(tmp_path: Path) -> None:
+    image = np.zeros((1, 20, 20), np.float32)
+    image[0, 15:, 15:] = 1
+    shown = panel(drawn({"image": image}, tmp_path), 0)
+    assert shown[10, -10].min() > 200
+    assert shown[-10, 10].max() < 50
+    assert shown[10, 10].max() < 50
+
+
+def test_labels_are_tints_of_their_own(tmp_path: Path) -> None:
+    image = np.tile(np.linspace(0, 1, 20, dtype=np.float32), (1, 20, 1))
+    labels = np.zeros((1, 20, 20), np.int64)
+    labels[0, :10, 8:12], labels[0, 10:, 8:12] = 1, 2
+    pixels = drawn({"image": image, "labels": labels, "prediction": labels[0]}, tmp_path)
+    plain, truth, found = (panel(pixels, column)[SIDE // 2] for column in range(3))
+    assert np.abs(plain[:, 0] - plain[:, 2]).max() == 0
+    assert (truth[20, 0] > truth[20, 2]) and (truth[-20, 2] > truth[-20, 0])
+    assert np.array_equal(truth, found)
+
+
+def test_a_pair_has_four_panels_and_three_dimensions_three_rows(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = {name: rng.random((1, 20, 16, 10)).astype(np.float32) for name in ("fixed", "moving", "warped")}
+    pixels = drawn({**images, "displacement": np.zeros((3, 20, 16, 10), np.float32)}, tmp_path)
+    heights = (160, 100, 100)
+    assert pixels.shape[:2] == (2 * TITLE + GAP + sum(heights) + 3 * GAP, GAP + 4 * (SIDE + GAP))
+
+
+def test_voxels_have_their_size_in_mm(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    image = np.zeros((1, 20, 20), np.float32)
+    draw_sample({"name": "a", "epoch": 1, "spacing": (1.0, 2.0), "image": image}, path)
+    with Image.open(path) as found:
+        assert found.size == (GAP + 2 * (SIDE // 2 + GAP), 2 * TITLE + SIDE + 2 * GAP)
+
+
+@pytest.mark.parametrize("shift", [0.0, 2.0])
+def test_lines_of_the_grid_move_with_the_image(tmp_path: Path, shift: float) -> None:
+    """A line of the moving image at y stands in the warped one at x with x + u(x) = y."""
+    ramp = np.tile(np.linspace(0, 1, 40, dtype=np.float32)[:, None], (1, 1, 40))
+    displacement = np.zeros((2, 40, 40), np.float32)
+    displacement[0] = shift
+    pixels = drawn({"fixed": ramp, "moving": ramp, "warped": ramp, "displacement": displacement}, tmp_path)
+    lines = panel(pixels, 3)[..., 0].mean(0)
+    voxel = SIDE / 40
+    line = 4 * 40 / 12  # the fourth one
+    at = round((line - shift + 0.5) * voxel)
+    assert lines[at - 2 : at + 3].max() > 250
+    assert lines[round(at - 1.5 * voxel)] < 120
