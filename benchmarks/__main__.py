@@ -13,7 +13,10 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def commands() -> list[list[str]]:
     """What to run, as arguments of ``python -m``."""
-    chosen = [["benchmarks.memory_macmind", "--out", str(RESULTS / "macmind_memory.json")]]
+    chosen = [
+        ["benchmarks.memory_macmind", "--out", str(RESULTS / "macmind_memory.json")],
+        ["benchmarks.training_speed"],
+    ]
     cases, data = (os.environ.get(f"ANAMORPH_{name}") for name in ("CASES", "DATA"))
     if cases:
         chosen.append(["benchmarks.known_maps", "--cases", cases])

@@ -65,7 +65,7 @@ draw_pictures("letter_b", [[kind.case(index).scans[0] for index in range(7)] for
 shapes = phantom("shapes", 1, {"shape": (128, 128), "spacing": 1.0, "labels": 8})
 pairs = [shapes.case(index).scans for index in range(7)]
 draw_pictures("shapes", [[scans[row] for scans in pairs] for row in (0, 1)])
-ct, mr = phantom("abdomen", 0, {"ct_spacing": (2.8, 2.8, 5.0), "mr_spacing": (2.8, 2.8, 4.0)}).case(0).scans
+ct, mr = phantom("abdomen", 0, {"ct_spacing": (3.2, 3.2, 5.0), "mr_spacing": (3.2, 3.2, 4.0)}).case(0).scans
 draw_scans("abdomen", {"CT without contrast agent": ct, "T1": mr}, ((-130, 190), (0, 900)), 2, (0.44, 0.54, 0.64, 0.74))
 hearts = {}
 for scanner in ("routine", "hard"):

@@ -19,7 +19,9 @@ Warnings are ``AnamorphWarning`` with a ``W-XXX-nnn`` code, raised by Python's `
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 
 class AnamorphError(Exception):
@@ -34,6 +36,10 @@ class AnamorphError(Exception):
         self.code, self.found, self.expected, self.do = code, found, expected, do
         self.file = Path(file) if file is not None else None
         super().__init__(str(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Whole across processes, whose exceptions travel pickled."""
+        return partial(type(self), file=self.file, expected=self.expected, do=self.do), (self.code, self.found)
 
     def __str__(self) -> str:
         where = f"{self.file.name}: " if self.file is not None else ""

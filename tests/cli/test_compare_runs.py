@@ -60,8 +60,8 @@ def test_files_and_table(anamorph: Callable[..., Any], runs: dict[str, Path], tm
 def test_choices(anamorph: Callable[..., Any], runs: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "comparison"
     ended = anamorph(
-        "compare", *runs.values(), "--out", out, "--metrics", "dice", "--labels", "liver", "cyst", "--reference", "ours",
-        "--alpha", "0.05", "--holm", "--format", "md",
+        "compare", *runs.values(), "--out", out, "--metrics", "dice", "--labels", "liver", "cyst",
+        "--reference", "ours", "--alpha", "0.05", "--holm", "--format", "md",
     )  # fmt: skip
     assert ended.code == 0
     assert {path.name for path in out.iterdir()} == {"comparison.md", "run.json"}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from anamorph.data.phantoms import abdomen
+from anamorph.data.phantoms import abdomen, phantom
 from anamorph.data.phantoms.abdominal_patient import LABEL_OF
 from anamorph.evaluation.folding import folding
 from anamorph.evaluation.overlap import dice
@@ -153,3 +153,55 @@ def test_no_interval_of_intensities_segments_an_organ(which, organ, pair):
     bounds = np.quantile(image[organ_voxels], np.linspace(0, 1, 15))
     best = max(dice((image >= low) & (image <= high), organ_voxels) for low in bounds for high in bounds if high > low)
     assert best < 0.75
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """The same patient as ``pair``, without contrast agent and T1-weighted."""
+    return abdomen(1, **COARSE, protocol="plain-t1")
+
+
+def test_another_protocol_changes_the_contrast_and_nothing_else(pair, plain):
+    for name in ("fixed_labels", "moving_labels"):
+        assert torch.equal(getattr(plain, name).data, getattr(pair, name).data)
+    assert (plain.fixed.modality, plain.moving.modality) == ("ct", "t1")
+    extra = ("bottom of the hepatic fissure", "upper end of the hepatic fissure")
+    assert tuple(name for name in plain.fixed_landmarks.names if name not in extra) == pair.fixed_landmarks.names
+    assert set(plain.fixed_landmarks.names) - set(pair.fixed_landmarks.names) == set(extra)
+    row = plain.fixed_landmarks.names.index(extra[0])
+    near = plain.fixed_landmarks.points[row] + np.stack(np.meshgrid(*[(-8, 0, 8)] * 3, indexing="ij"), -1).reshape(
+        -1, 3
+    )
+    assert LABEL_OF["liver"] in values_at(plain.fixed_labels, near)
+
+
+def test_without_contrast_agent_vessels_hardly_show_and_t1_turns_t2_round(pair, plain):
+    def medians(image, labels, *organs):
+        values, where = image.data[0].numpy(), labels.data.numpy()
+        return [float(np.median(values[where == LABEL_OF[organ]])) for organ in organs]
+
+    liver, aorta, tumour = medians(plain.fixed, plain.fixed_labels, "liver", "aorta", "liver tumour")
+    assert aorta < liver < 80
+    assert tumour < liver
+    organs = ("liver", "spleen", "gallbladder")
+    t1, t2 = (medians(one.moving, one.moving_labels, *organs) for one in (plain, pair))
+    assert t1[0] > t1[1] > t1[2]
+    assert t2[0] < t2[1] < t2[2]
+
+
+@pytest.mark.parametrize("organ", ["liver", "liver tumour"])
+@pytest.mark.parametrize("which", ["fixed", "moving"])
+def test_no_interval_segments_liver_or_tumour_without_contrast_agent(which, organ, plain):
+    image = getattr(plain, which).data[0].numpy()
+    organ_voxels = getattr(plain, f"{which}_labels").data.numpy() == LABEL_OF[organ]
+    bounds = np.quantile(image[organ_voxels], np.linspace(0, 1, 15))
+    best = max(dice((image >= low) & (image <= high), organ_voxels) for low in bounds for high in bounds if high > low)
+    assert best < 0.75
+
+
+def test_the_liver_alone_can_be_asked_for():
+    options = {"ct_spacing": (20.0, 20.0, 20.0), "mr_spacing": (22.0, 22.0, 22.0), "structures": "liver"}
+    population = phantom("abdomen", 0, options)
+    assert population.label_names == {1: "liver", 2: "liver tumour"}
+    for scan in population.case(1).scans:
+        assert set(scan.labels.values()) == {0, 1, 2}

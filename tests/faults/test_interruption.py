@@ -21,6 +21,7 @@ from anamorph.errors import AnamorphWarning, ConfigurationError
 from anamorph.inference.model_folder import read_model
 from anamorph.methods import METHODS
 from anamorph.training.configuration import Machine, configure
+from anamorph.training.learner import Learner
 from anamorph.training.loop import Loop, train
 from anamorph.training.validation import Validation
 from tests.training import tiny
@@ -97,18 +98,16 @@ def test_r05_a_crash_at_20_moments_changes_nothing(
 
 def test_r05_kill_9_at_random_moments_changes_nothing(cohort: PreparedCohort, tmp_path: Path, whole: Path) -> None:
     chance, out, killed = random.Random(1), tmp_path / "run", 0
-    machine = {"checkpoint_minutes": 1e-9}
+    arguments = cohort.folder, out, "align", VALUES, {"checkpoint_minutes": 1e-9}
     while killed < 4:
-        process = start(
-            tiny.run, cohort.folder, out, "align", VALUES, machine, log=tmp_path / "log", more={"resume": True}
-        )
+        process = start(tiny.run, *arguments, log=tmp_path / "log", more={"resume": True})
         wait_for(lambda: (out / "run.json").exists(), process)
         time.sleep(chance.uniform(0, 0.4))
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         killed += 1
-    process = start(tiny.run, cohort.folder, out, "align", VALUES, machine, log=tmp_path / "log", more={"resume": True})
+    process = start(tiny.run, *arguments, log=tmp_path / "log", more={"resume": True})
     assert codes([process]) == [0], (tmp_path / "log").read_text()
     assert alike(whole, out)
 
@@ -178,7 +177,7 @@ def test_r07_a_damaged_checkpoint_costs_an_epoch_and_no_more(
 ) -> None:
     out = tmp_path / "run"
     with monkeypatch.context() as patched:
-        patched.setattr(Loop, "_row", dies_at_third_call(Loop._row))
+        patched.setattr(Learner, "row", dies_at_third_call(Learner.row))
         with pytest.raises(Killed):
             train(cohort, configure("align", VALUES), out, machine=Machine(device="cpu"), draw=None)
     newest = max((out / "checkpoint").iterdir())

@@ -107,7 +107,7 @@ def test_p04_one_case_and_none_to_validate(tmp_path: Path) -> None:
 
 def test_p04_nothing_to_train_on(tmp_path: Path) -> None:
     cohort = prepared_cohort(tmp_path / "none", 0, 2)
-    with pytest.raises(InputError, match="E-TRN-001: .*scans of the training split: none"):
+    with pytest.raises(InputError, match=r"E-TRN-001: .*scans of the training split: none"):
         train(cohort, configure("align"), tmp_path / "run", machine=CPU, draw=None)
 
 
@@ -140,9 +140,7 @@ class Poisoned:
 
 
 @pytest.mark.parametrize("where", ["terms", "gradient"])
-def test_p02_what_is_not_finite_goes_back_to_the_epoch_and_halves_the_rate(
-    trained, tmp_path, monkeypatch, where
-) -> None:
+def test_p02_what_is_not_finite_begins_the_epoch_anew(trained, tmp_path, monkeypatch, where) -> None:
     Poisoned(monkeypatch, where, {7}, times=2)
     with pytest.warns(AnamorphWarning, match=r"W-TRN-004: .* epoch 2, step 8, on c\d_\w\w-c\d_\w\w, c") as warned:
         weights = trained("align")

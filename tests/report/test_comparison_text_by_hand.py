@@ -13,7 +13,8 @@ from rich.console import Console
 from anamorph.evaluation.comparison import Comparison, compare
 from anamorph.evaluation.scores import Score
 from anamorph.report.comparison_csv import as_csv, as_tests_csv, as_wide_csv
-from anamorph.report.comparison_text import as_latex, as_markdown, heading, key, shown, terminal_tables
+from anamorph.report.comparison_text import alike, as_latex, as_markdown, heading, key, shown, terminal_tables
+from anamorph.report.tables import MISSING
 
 
 def made_up(methods: tuple[str, ...] = ("none", "ours", "theirs"), cases: int = 10) -> Comparison:
@@ -41,7 +42,7 @@ def test_markdown() -> None:
     lines = as_markdown(made_up()).splitlines()
     assert cells_of(lines[0]) == ["method", "Dice ↑", "HD95 (mm) ↓", "Time, CPU (s) ↓"]
     assert set(lines[1]) <= set("|-: ")
-    assert cells_of(lines[2]) == ["none", "0.545 ± 0.030<sup>\\*†</sup>", "<u>10.45 ± 0.30</u><sup>\\*</sup>", "–"]
+    assert cells_of(lines[2]) == ["none", "0.545 ± 0.030<sup>\\*†</sup>", "<u>10.45 ± 0.30</u><sup>\\*</sup>", MISSING]
     assert cells_of(lines[3])[1:] == [
         "<u>0.645 ± 0.030</u><sup>\\*</sup>", "7.47 ± 0.32 (n=9)<sup>\\*</sup>", "<u>0.400 ± 0.000</u><sup>\\*</sup>"
     ]  # fmt: skip
@@ -88,6 +89,13 @@ def test_decimals_suit_the_column_and_the_value() -> None:
     tiny = compare([Score("folded_fraction", 1.234e-7, case="c", method="m")])
     assert shown(tiny, tiny.columns[0], "m").text == "0.000000"
     assert heading(tiny.columns[0]) == "Folded ↓"
+
+
+def test_numbers_of_one_kind_look_alike() -> None:
+    assert alike([0.0431, 0.0258, 0.06]) == ["0.0431", "0.0258", "0.0600"]
+    assert alike([-12.34, math.nan, 5.0]) == ["-12.3", MISSING, "5.0"]
+    assert alike([math.nan]) == [MISSING]
+    assert alike([0.0, 0.0]) == ["0", "0"]
 
 
 def test_the_key_names_the_reference_and_the_correction() -> None:

@@ -12,7 +12,11 @@ from PIL import Image
 
 from anamorph.report.training import MOST_SAMPLES, render_training
 
-HISTORY = """epoch,step,seconds,waiting,overflows,generator.rate,discriminator.rate,generator.similarity,discriminator.real,validation.dice_mean
+COLUMNS = (
+    *("epoch", "step", "seconds", "waiting", "overflows", "generator.rate", "discriminator.rate"),
+    *("generator.similarity", "discriminator.real", "validation.dice_mean"),
+)
+HISTORY = f"""{",".join(COLUMNS)}
 1,10,5.0,0.02,0,0.001,0.002,0.9,0.25,
 2,20,5.0,0.04,0,0.0005,0.001,0.5,nan,0.61
 3,30,5.0,0.03,0,0.0005,0.001,0.4,0.24,0.58

@@ -89,7 +89,7 @@ def test_r07_all_damaged_is_a_refusal(kept: Checkpoints) -> None:
     for step in (4, 5):
         kept.save(checkpoint(step))
         cut(kept.folder / f"step_0000000{step}" / "weights.safetensors")
-    with pytest.warns(AnamorphWarning), pytest.raises(IntegrityError, match="E-TRN-006: .*--force") as caught:
+    with pytest.warns(AnamorphWarning), pytest.raises(IntegrityError, match=r"E-TRN-006: .*--force") as caught:
         kept.newest()
     assert caught.value.exit_code == 6
 

@@ -92,7 +92,7 @@ def test_kept_tensors_are_read_once(cohort: PreparedCohort) -> None:
     items.load([0])
     cohort.by_name["c0_ct"].file.unlink()
     assert np.array_equal(kept.load([0])["fixed"], before["fixed"])
-    with pytest.raises(InputError, match="E-TRN-002: c0_ct.safetensors: c0_ct: its tensors are not there"):
+    with pytest.raises(InputError, match=r"E-TRN-002: c0_ct.safetensors: c0_ct: its tensors are not there"):
         items.load([0])
 
 

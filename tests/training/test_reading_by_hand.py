@@ -56,7 +56,7 @@ def test_it_reads_ahead_but_not_everything(items: Items) -> None:
 
 def test_a_damaged_file_is_named(reader: Reader, cohort: PreparedCohort) -> None:
     cohort.by_name["c0_ct"].file.write_bytes(b"none")
-    with pytest.raises(InputError, match="E-TRN-002: c0_ct.safetensors: c0_ct: its tensors are damaged"):
+    with pytest.raises(InputError, match=r"E-TRN-002: c0_ct.safetensors: c0_ct: its tensors are damaged"):
         next(reader.batches([[0]]))
 
 

@@ -44,7 +44,8 @@ def test_labels_are_tints_of_their_own(tmp_path: Path) -> None:
     pixels = drawn({"image": image, "labels": labels, "prediction": labels[0]}, tmp_path)
     plain, truth, found = (panel(pixels, column)[SIDE // 2] for column in range(3))
     assert np.abs(plain[:, 0] - plain[:, 2]).max() == 0
-    assert (truth[20, 0] > truth[20, 2]) and (truth[-20, 2] > truth[-20, 0])
+    assert truth[20, 0] > truth[20, 2]
+    assert truth[-20, 2] > truth[-20, 0]
     assert np.array_equal(truth, found)
 
 

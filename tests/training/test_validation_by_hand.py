@@ -78,9 +78,8 @@ def test_without_labels_the_objective_decides_and_less_is_better(tmp_path: Path)
     found = scored(validation)
     batch = validation.items.load(range(len(validation.items)))
     with torch.no_grad():
-        terms = validation.players.method.terms(
-            {name: torch.from_numpy(batch[name]) for name in ("fixed", "moving")}, ""
-        )
+        images = {name: torch.from_numpy(batch[name]) for name in ("fixed", "moving")}
+        terms = validation.players.method.terms(images, "network")
     assert found == {"objective": pytest.approx(float(terms["similarity"] + 0.1 * terms["smoothness"]), rel=1e-5)}
     assert choice_of(found) == -found["objective"]
 

@@ -197,7 +197,5 @@ def run(
     prepared: Path, out: Path, method: str, values: Mapping[str, Any], machine: Mapping[str, Any] = {}, **more: Any
 ) -> None:
     """A training on the CPU, without pictures."""
-    configuration = configure(method, values)
-    train(
-        PreparedCohort.open(prepared), configuration, out, machine=Machine(device="cpu", **machine), draw=None, **more
-    )
+    cohort, computer = PreparedCohort.open(prepared), Machine(device="cpu", **machine)
+    train(cohort, configure(method, values), out, machine=computer, draw=None, **more)

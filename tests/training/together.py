@@ -19,8 +19,10 @@ from anamorph.methods.base import Method
 
 FORKS: Any = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["anamorph.training.loop", "anamorph.cli.main", "anamorph.cli.train", "tests.training.tiny"]
-    + ["torch._dynamo", "torch.utils.tensorboard", "psutil"]  # which torch and Accelerate import when first used
+    [
+        *("anamorph.training.loop", "anamorph.cli.main", "anamorph.cli.train", "tests.training.tiny"),
+        *("torch._dynamo", "torch.utils.tensorboard", "psutil"),  # which torch and Accelerate import when first used
+    ]
 )
 
 

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from anamorph.cli.arguments import Form
 
 if TYPE_CHECKING:
-
     from anamorph.cli.screen import Screen
     from anamorph.data.cohort import Cohort
     from anamorph.evaluation.scores import Score

@@ -156,7 +156,7 @@ def load(model: type[Model], path: Path) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        names = {place: ".".join(place) for place in _places(model, values) if place}
+        names = {place: ".".join(place) for place in places(model, values) if place}
         raise refusal(error, names, (), path, f"{path.name} with all that has no default") from None
 
 
@@ -180,13 +180,13 @@ def save(model: BaseModel, path: Path) -> None:
         part.write_text(yaml.safe_dump(model.model_dump(mode="json"), sort_keys=False, allow_unicode=True), "utf-8")
 
 
-def _places(kind: Any, values: Any, place: Location = ()) -> Iterator[Location]:
+def places(kind: Any, values: Any, place: Location = ()) -> Iterator[Location]:
     """Where every field of a model and of the models in it stands; in a mapping, under the keys that ``values`` has."""
     yield place
     values = values if isinstance(values, dict) else {}
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         for name, info in kind.model_fields.items():
-            yield from _places(info.annotation, values.get(name), (*place, name))
+            yield from places(info.annotation, values.get(name), (*place, name))
     elif get_origin(kind) is dict:
         for name in filter(lambda name: isinstance(name, str), values):
-            yield from _places(get_args(kind)[1], values[name], (*place, name))
+            yield from places(get_args(kind)[1], values[name], (*place, name))

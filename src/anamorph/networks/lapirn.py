@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anamorph.networks.convolution import convolve_images
+from anamorph.networks.convolution import Conv3d, ConvTranspose3d
 from anamorph.networks.padding import pad_to_multiple
 from anamorph.spatial.field import exponential, resize, resize_displacement, warp
 from anamorph.types import DisplacementBatch, ImageBatch
@@ -61,8 +61,8 @@ class PyramidLevel(nn.Module):
 
     def __init__(self, ndim: int, inputs: int, width: int) -> None:
         super().__init__()
-        conv = nn.Conv3d if ndim == 3 else nn.Conv2d
-        transposed = nn.ConvTranspose3d if ndim == 3 else nn.ConvTranspose2d
+        conv = Conv3d if ndim == 3 else nn.Conv2d
+        transposed = ConvTranspose3d if ndim == 3 else nn.ConvTranspose2d
         self.encoder = nn.Sequential(
             conv(inputs, width, 3, padding=1, bias=False),
             nn.LeakyReLU(0.2),
@@ -82,7 +82,7 @@ class PyramidLevel(nn.Module):
         self, x: Float[Tensor, "batch inputs *spatial"], coarser: Float[Tensor, "batch width *half"] | None
     ) -> tuple[DisplacementBatch, Float[Tensor, "batch width *spatial"]]:
         """B ``inputs`` I J (K), even sizes -> B d I J (K), B ``width`` I J (K)."""
-        skip = self.encoder[1:](convolve_images(self.encoder[0], x))
+        skip = self.encoder(x)
         below = self.down(skip)
         below = self.residual(below if coarser is None else below + coarser)
         embedding = self.up(below)

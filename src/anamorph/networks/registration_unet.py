@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from anamorph.networks.convolution import Conv3d
 from anamorph.networks.padding import crop_to, pad_to_multiple
 
 Down = Literal["pool", "stride"]
@@ -54,7 +55,7 @@ class RegistrationUNet(nn.Module):
         self, ndim: int, inputs: int, encoder: Sequence[int], decoder: Sequence[int], down: Down = "pool"
     ) -> None:
         super().__init__()
-        conv = nn.Conv3d if ndim == 3 else nn.Conv2d
+        conv = Conv3d if ndim == 3 else nn.Conv2d
         scales, self.down = scales_below(encoder, down), down
         self.multiples = [2**scales] * ndim
         self.pool = nn.MaxPool3d(2) if ndim == 3 else nn.MaxPool2d(2)
@@ -92,7 +93,7 @@ class RegistrationUNet(nn.Module):
 
 def field_head(ndim: int, inputs: int) -> nn.Conv2d | nn.Conv3d:
     """The convolution that makes a field of features, in voxels: B d I J (K), nearly zero at first."""
-    head = (nn.Conv3d if ndim == 3 else nn.Conv2d)(inputs, ndim, 3, padding=1)
+    head = (Conv3d if ndim == 3 else nn.Conv2d)(inputs, ndim, 3, padding=1)
     nn.init.normal_(head.weight, std=HEAD_DEVIATION)
     nn.init.zeros_(head.bias)  # pyright: ignore[reportArgumentType]
     return head

@@ -9,7 +9,7 @@ from anamorph.evaluation.comparison import Column, Comparison
 from anamorph.evaluation.notes import notes_on, shortened
 from anamorph.report.comparison_csv import tests_of
 from anamorph.report.comparison_figures import MOST_DOTS, box_plot, champion_of, heat_rows, scatters, worst_cases
-from anamorph.report.comparison_text import heading, key, shown
+from anamorph.report.comparison_text import alike, heading, key, shown
 from anamorph.report.document import render_document
 from anamorph.report.tables import format_value
 from anamorph.report.verdict import Tile
@@ -102,20 +102,24 @@ def _by_label(found: Comparison) -> Iterator[dict[str, Any]]:
 def _tests(found: Comparison) -> Iterator[dict[str, Any]]:
     titles = {(column.metric, column.label): heading(column) for column in found.leading}
     for about, test in tests_of(found.leading):
-        interval = f"{format_value(test.low)} to {format_value(test.high)}"
+        gain, low, high = alike([test.gain, test.low, test.high])
         yield {
             "metric": titles[about["metric"], about["label"]],
             "better": about["better"],
             "worse": about["worse"],
             "n": test.n,
             "left_out": f"without {', '.join(test.left_out)}" if test.left_out else "",
-            "gain": format_value(test.gain),
+            "gain": gain,
             "untested": test.untested,
-            "interval": interval,
+            "interval": f"{low} to {high}",
             "significant": test.significant,
-            "p": format_value(test.p),
-            "p_wilcoxon": format_value(test.p_wilcoxon),
+            "p": _probability(test.p),
+            "p_wilcoxon": _probability(test.p_wilcoxon),
         }
+
+
+def _probability(p: float) -> str:
+    return f"{p:.2f}" if p >= 0.1 else f"{p:.2g}"
 
 
 def _settings(found: Comparison) -> dict[str, str]:

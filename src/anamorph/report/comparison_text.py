@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,6 +67,12 @@ def mean_and_sd(column: Column, summary: Summary) -> str:
         return "0"
     spread = "" if math.isnan(summary.sd) else f" ± {summary.sd:.{decimals}f}"
     return f"{summary.mean:.{decimals}f}{spread}"
+
+
+def alike(values: Sequence[float]) -> list[str]:
+    """Numbers of one kind, all with the decimals that give the largest three digits; a dash for NaN."""
+    decimals = _digits(max((abs(value) for value in values if not math.isnan(value)), default=0.0), 3)
+    return [MISSING if math.isnan(value) else f"{value:.{decimals}f}" for value in values]
 
 
 def heading(column: Column) -> str:

@@ -114,7 +114,8 @@ class _Linear(torch.autograd.Function):
         # Each call makes a whole image's gradient anew, so where that is wanted there are few calls.
         parts = _parts(points, min(threads, COPIES_AT_MOST)) if for_image else _parts(points, threads, POINTS_AT_ONCE)
         for part in parts:
-            where = _normalised(points, origins, image, part)
+            # torch's backward in 2-D writes beyond its memory where a coordinate is NaN.
+            where = _normalised(points, origins, image, part).nan_to_num_()
             above = gradient[:, :, part.start : part.stop]
             if ctx.zeros:
                 above = above.masked_fill(_beyond(where, above), 0)

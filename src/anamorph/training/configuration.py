@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, create_model, model_validator
 
 from anamorph.data.cohort import PairRule
-from anamorph.data.configuration import Location, read_configuration, refusal
+from anamorph.data.configuration import places, read_configuration, refusal
 from anamorph.errors import ConfigurationError
 from anamorph.methods import METHODS
 from anamorph.methods.base import MethodSettings
@@ -104,7 +104,7 @@ def configure(
         given["schedule"] = _merged(kind.schedule.model_dump(), schedule)
     given.setdefault("settings", {})
     model = create_model(f"{kind.__name__}Training", __base__=TrainingConfiguration, settings=(kind.Settings, ...))
-    names = {place: ".".join(place) for place in _places(model)}
+    names = {place: ".".join(place) for place in places(model, given) if place}
     try:
         return model.model_validate(given)
     except ValidationError as error:
@@ -125,13 +125,3 @@ def _merged(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str,
             value = _merged(before, value)
         merged[name] = value
     return merged
-
-
-def _places(model: type[BaseModel], above: Location = ()) -> list[Location]:
-    """Where every field of a model and of the models in it stands."""
-    found: list[Location] = []
-    for name, info in model.model_fields.items():
-        found.append((*above, name))
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            found += _places(info.annotation, (*above, name))
-    return found

@@ -10,12 +10,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from anamorph.methods.base import Method
+from anamorph.methods.base import Batch, Method
 from anamorph.methods.schedule import Schedule
 from anamorph.training.checkpoint import Checkpoint, pack_optimisers, unpack_optimisers
 from anamorph.training.distributed import Processes
-from anamorph.training.optimisation import average_of
-from anamorph.training.players import Players
+from anamorph.training.optimisation import average_of, decay
+from anamorph.training.players import Players, Turns
 from anamorph.training.validation import choice_of
 
 
@@ -56,7 +56,7 @@ class Learner:
     """
 
     def __init__(self, method: Method, schedule: Schedule, processes: Processes) -> None:
-        self.method, self.processes = method, processes
+        self.method, self.schedule, self.processes = method, schedule, processes
         self.players = Players(method, schedule, processes)
         self.average = average_of(method, schedule)
         self.best: dict[str, Tensor] = {}
@@ -67,10 +67,40 @@ class Learner:
         """The method with the weights that are validated and kept: their average, where there is one."""
         return self.method if self.average is None else cast(Method, self.average.module)
 
-    def average_in(self) -> None:
-        """Count the weights after a step into their average."""
-        if self.average is not None:
+    @property
+    def factor(self) -> float:
+        """What all learning rates are multiplied by in the running epoch."""
+        return decay(self.schedule, self.state.epoch) * 0.5**self.state.halvings
+
+    def step(self, batch: Batch | None, share: float, signals: tuple[float, ...]) -> Turns:
+        """A turn of every player, and its weights counted into their average; arguments as of ``Players.step``."""
+        turns = self.players.step(batch, share, self.factor, signals)
+        if self.average is not None and turns.finite:
             self.average.update_parameters(self.method)
+        return turns
+
+    def count(self, turns: Turns, seconds: float, waited: float) -> None:
+        """A step is done; one that overflowed float16 has no terms."""
+        state, overflow = self.state, not turns.finite
+        state.step += 1
+        state.overflows = state.overflows + 1 if overflow else 0
+        told = {"steps": 1.0, "seconds": seconds, "waited": waited, "overflows": float(overflow)}
+        for name, value in (told if overflow else {**told, **turns.terms}).items():
+            state.sums[name] = state.sums.get(name, 0.0) + value
+
+    def row(self) -> dict[str, float | int]:
+        """Of the epoch that ends, for the history: means over its steps."""
+        sums = dict(self.state.sums)
+        steps, seconds, waited, overflows = (sums.pop(name) for name in ("steps", "seconds", "waited", "overflows"))
+        return {
+            "epoch": self.state.epoch + 1,
+            "step": self.state.step,
+            "seconds": round(seconds, 3),
+            "waiting": round(waited / seconds, 4),
+            "overflows": round(overflows),
+            **{f"{player}.rate": self.players.rate_of(player) * self.factor for player in self.method.players},
+            **{name: value / (steps - overflows) for name, value in sums.items()},
+        }
 
     def begin_alike(self) -> None:
         """Give every process the weights of the first."""

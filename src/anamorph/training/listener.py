@@ -11,6 +11,8 @@ from anamorph.training.learner import Learner
 from anamorph.training.task import Task
 from anamorph.training.validation import Sample
 
+PICTURES = 20
+"""Drawn in the course of a training, if it has as many validations."""
 SECONDS_BETWEEN_LINES = 10.0
 """Of epochs that bring nothing new."""
 
@@ -37,10 +39,9 @@ class Listener:
         draw: Callable[[Sample, Path], None] | None,
     ) -> None:
         self.task, self.samples = task, folder / "samples"
-        self.draws = first and draw is not None
         self._progress = progress if first and progress else lambda stage, done: None
         self._say = say if first and say else lambda line: None
-        self._draw = draw
+        self._draw = draw if first else None
         self._said = time.monotonic()
         self._seconds = self._waited = 0.0
         self._steps = 0
@@ -77,6 +78,12 @@ class Listener:
         if not self._steps:
             return {}
         return {"seconds_a_step": self._seconds / self._steps, "waiting": self._waited / self._seconds}
+
+    def wants_picture(self, epoch: int) -> bool:
+        """Whether it is time for another one, at the end of an epoch with a validation."""
+        schedule = self.task.configuration.schedule
+        number, before = (PICTURES * end // schedule.epochs for end in (epoch, epoch - schedule.validate_every))
+        return self._draw is not None and number != before
 
     def picture(self, sample: Sample, epoch: int) -> None:
         """Given an item and what the method makes of it."""

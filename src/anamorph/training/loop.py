@@ -32,7 +32,6 @@ from anamorph.training.interruption import Interrupted, Interruption, held_back
 from anamorph.training.items import HostBatch, on_device
 from anamorph.training.learner import Learner
 from anamorph.training.listener import Listener
-from anamorph.training.optimisation import decay
 from anamorph.training.reading import Pass, Reader
 from anamorph.training.run_folder import TrainingRun, opened
 from anamorph.training.samples import draw_sample
@@ -44,8 +43,6 @@ HALVINGS = 3
 """Of the rates, after which a training that diverges is given up."""
 OVERFLOWS = 20
 """Steps in a row without a finite gradient in float16, after which it is given up."""
-PICTURES = 20
-"""Drawn in the course of a training, if it has as many validations."""
 
 
 def train(
@@ -98,7 +95,7 @@ def train(
     ):
         processes.wait()  # for the first to have opened the folder
         seed_all(task.configuration.seed, processes.device)
-        learner = Learner(task.method(), task.configuration.schedule, processes)
+        learner = Learner(task.method().to(processes.device), task.configuration.schedule, processes)
         listener = Listener(processes.first, task, out, progress, say, draw)
         Loop(learner, task, out, machine, interruption, listener).run()
         if run is not None:
@@ -214,19 +211,20 @@ class Loop:
         learner.method.train()
         learner.method.begin_step(state.step, self.steps)
         batch = next(self.batches)
-        factor = decay(self.schedule, state.epoch) * 0.5**state.halvings
         due = processes.first and time.monotonic() - self.saved > 60 * self.machine.checkpoint_minutes
-        turns = learner.players.step(
+        turns = learner.step(
             None if batch is None else self._augmented(batch, mine),
             share=len(mine) / len(self.positions),
-            factor=factor,
             signals=(float(self.interruption.pending), float(due)),
         )
-        overflow = not turns.finite and learner.players.scaler.is_enabled()
-        if not turns.finite and not overflow:
+        if not turns.finite and self.schedule.precision != "float16":
             raise Diverged("a term or a gradient that is not finite")
-        learner.average_in()
-        self._count({} if overflow else turns.terms, time.perf_counter() - begin, self.reader.waited - waited, overflow)
+        seconds, waited = time.perf_counter() - begin, self.reader.waited - waited
+        learner.count(turns, seconds, waited)
+        self.listener.step(state.step / self.steps, seconds, waited)
+        if state.overflows > OVERFLOWS:
+            found = f"float16 overflowed in {state.overflows} steps in a row, the last on {self._names()}"
+            raise NumericalError("E-TRN-015", found, do="use --precision bfloat16 or float32, or a lower rate")
         stop, due = (number > 0 for number in turns.signals)
         if stop:
             raise Interrupted
@@ -238,18 +236,6 @@ class Loop:
         if augmentation == Augmentation():
             return tensors
         return augment(tensors, augmentation, self.sampler.item_seeds(positions), self.learner.method.domain.spacing)
-
-    def _count(self, terms: Mapping[str, float], seconds: float, waited: float, overflow: bool) -> None:
-        state = self.learner.state
-        state.step += 1
-        state.overflows = state.overflows + 1 if overflow else 0
-        told = {"steps": 1.0, "seconds": seconds, "waited": waited, "overflows": float(overflow), **terms}
-        for name, value in told.items():
-            state.sums[name] = state.sums.get(name, 0.0) + value
-        self.listener.step(state.step / self.steps, seconds, waited)
-        if state.overflows > OVERFLOWS:
-            found = f"float16 overflowed in {state.overflows} steps in a row, the last on {self._names()}"
-            raise NumericalError("E-TRN-015", found, do="use --precision bfloat16 or float32, or a lower rate")
 
     def _read_ahead(self) -> Iterator[HostBatch | None]:
         """This process's part of every batch from the next step on."""
@@ -267,7 +253,7 @@ class Loop:
 
     def _finish_epoch(self) -> None:
         learner, state = self.learner, self.learner.state
-        epoch, row, best = state.epoch + 1, self._row(), False
+        epoch, row, best = state.epoch + 1, learner.row(), False
         if not state.hooked:
             learner.method.eval()
             everything = Pass(self.reader.items, self.schedule.batch_size, self.processes.device)
@@ -287,29 +273,12 @@ class Loop:
         self._save()
         self.listener.epoch(row, best)
 
-    def _row(self) -> dict[str, float | int]:
-        """Of the epoch that ends: means over its steps."""
-        sums, state = dict(self.learner.state.sums), self.learner.state
-        steps, seconds, waited, overflows = (sums.pop(name) for name in ("steps", "seconds", "waited", "overflows"))
-        factor = decay(self.schedule, state.epoch) * 0.5**state.halvings
-        players = self.learner.players
-        return {
-            "epoch": state.epoch + 1,
-            "step": state.step,
-            "seconds": round(seconds, 3),
-            "waiting": round(waited / seconds, 4),
-            "overflows": round(overflows),
-            **{f"{player}.rate": players.rate_of(player) * factor for player in players.method.players},
-            **{name: value / (steps - overflows) for name, value in sums.items()},
-        }
-
     def _between_items(self, done: float) -> None:
         if self.processes.any(self.interruption.pending):
             raise Interrupted
 
     def _picture(self, epoch: int) -> None:
-        number, before = (PICTURES * n // self.schedule.epochs for n in (epoch, epoch - self.schedule.validate_every))
-        if self.listener.draws and number != before:
+        if self.listener.wants_picture(epoch):
             items = self.reader.items if self.validation is None else self.validation.items
             item = 0 if self.validation is None else self.validation.chosen[0]
             self.listener.picture(sample_of(self.learner.kept, items, item, self.learner.players), epoch)
@@ -332,7 +301,8 @@ class Loop:
         if halvings > HALVINGS:
             do = "look at these images, or train with a lower rate"
             raise NumericalError("E-TRN-004", f"{found}, after {HALVINGS} halvings of the rate", do=do)
-        warn("W-TRN-004", f"{found}; the epoch begins anew with half the rate")
+        if self.processes.first:
+            warn("W-TRN-004", f"{found}; the epoch begins anew with half the rate")
         self.processes.wait()
         checkpoint = self.checkpoints.newest(end_of_epoch=True)
         assert checkpoint is not None

@@ -89,6 +89,8 @@ class Task:
         }
         if self.training.kind == "pairs":
             facts["pairs"] = self.configuration.pairs.model_dump()
+        else:
+            facts["modality"] = self.configuration.modality
         return facts
 
 

@@ -11,6 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from scipy.interpolate import CubicSpline
+from scipy.ndimage import gaussian_filter
 
 from anamorph.data.cohort import Split
 from anamorph.data.image import Image, Labelmap, Landmarks
@@ -26,7 +28,6 @@ from anamorph.data.phantoms.label_contrast import (
 )
 from anamorph.data.phantoms.options import ShapesOptions
 from anamorph.data.phantoms.scanners import Quality, magnetic_resonance
-from anamorph.data.phantoms.texture import smooth_noise
 from anamorph.spatial.grid import Grid
 from anamorph.spatial.transform import Affine, Chain, Transform
 
@@ -101,15 +102,23 @@ class RandomShapes(Phantom[ShapesOptions]):
 def random_labels(grid: Grid, number: int, size_mm: float, rng: np.random.Generator) -> Labelmap:
     """Labels 0 to ``number`` on a lattice a little finer than a grid that reaches beyond it."""
     lattice = enclosing_lattice(grid, MARGIN_MM, 0.8 * float(grid.spacing.min()))
-    points = (lattice.to_world(lattice.voxels()) - lattice.centre).T.astype(np.float32)
-    extent = np.ptp(lattice.corners, axis=0) + size_mm
-    largest = np.full(points.shape[1], -np.inf, np.float32)
-    labels = np.zeros(points.shape[1], np.int32)
-    for label in range(number + 1):
-        height = smooth_noise(rng, extent, 0.6 * size_mm, order=3)(points)
-        labels[height > largest] = label
-        np.maximum(largest, height, out=largest)
-    return Labelmap(torch.from_numpy(labels.reshape(lattice.shape)), lattice, np.dtype(np.uint8))
+    labels, largest = np.zeros(lattice.shape, np.int32), smooth_heights(lattice, 0.4 * size_mm, rng)
+    for label in range(1, number + 1):
+        heights = smooth_heights(lattice, 0.4 * size_mm, rng)
+        labels[heights > largest] = label
+        np.maximum(largest, heights, out=largest)
+    return Labelmap(torch.from_numpy(labels), lattice, np.dtype(np.uint8))
+
+
+def smooth_heights(lattice: Grid, step_mm: float, rng: np.random.Generator) -> np.ndarray:
+    """A random function of zero mean and unit variance: a cubic spline whose knots are ``step_mm`` apart."""
+    knots = [int(np.ceil(n * width / step_mm)) + 3 for n, width in zip(lattice.shape, lattice.spacing, strict=True)]
+    heights = gaussian_filter(rng.standard_normal(knots), 1.5, mode="wrap")
+    heights = (heights - heights.mean()) / heights.std()
+    for axis, (n, width) in enumerate(zip(lattice.shape, lattice.spacing, strict=True)):
+        to_voxels = CubicSpline(np.arange(knots[axis]), np.eye(knots[axis]))(1 + np.arange(n) * width / step_mm)
+        heights = np.moveaxis(np.tensordot(to_voxels, heights, axes=(1, axis)), 0, axis)
+    return heights.astype(np.float32)
 
 
 def inner_points(grid: Grid, rng: np.random.Generator) -> Landmarks:

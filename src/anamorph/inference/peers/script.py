@@ -121,7 +121,7 @@ def greedy(pair: Pair) -> tuple[np.ndarray, float, Settings]:
 
 
 def convexadam(pair: Pair) -> tuple[np.ndarray, float, Settings]:
-    """convexAdam by MIND-SSC after greedy's affine; 3-D alone."""
+    """ConvexAdam by MIND-SSC after greedy's affine; 3-D alone."""
     import torch
     from convexAdam.convex_adam_MIND import convex_adam_pt  # pyright: ignore[reportMissingImports]
     from picsl_greedy import Greedy3D  # pyright: ignore[reportMissingImports]

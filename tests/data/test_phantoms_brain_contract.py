@@ -1,0 +1,182 @@
+"""Brains from labels: contrasts of the sequences, labelmaps of yours, tumours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anamorph.data.files import write
+from anamorph.data.image import Labelmap
+from anamorph.data.phantoms import PhantomScan, phantom
+from anamorph.data.phantoms.brain import read_tissues
+from anamorph.data.phantoms.brain_anatomy import LABEL_NAMES, TISSUE_OF, built_in_brain
+from anamorph.errors import InputError
+from anamorph.evaluation.overlap import dice
+
+LABEL_OF = {name: label for label, name in LABEL_NAMES.items()}
+COARSE = {"spacing": 5.0, "subject_smoothness_mm": 50.0, "smoothness_mm": 50.0}
+
+
+def arrays(scan: PhantomScan) -> tuple[np.ndarray, np.ndarray]:
+    assert scan.labels is not None
+    return scan.image.data[0].numpy(), scan.labels.data.numpy()
+
+
+@pytest.fixture(scope="module")
+def scans() -> dict[str, PhantomScan]:
+    case = phantom("brain", 0, {**COARSE, "modalities": ("t1", "t2", "flair"), "tumour": True}).case(0)
+    return {scan.image.modality or "": scan for scan in case.scans}
+
+
+@pytest.fixture
+def labelmap(tmp_path: Path) -> Path:
+    """Shells of three labels."""
+    points = np.stack(np.meshgrid(*[np.arange(40.0)] * 3, indexing="ij")) - 20
+    radius = np.linalg.norm(points, axis=0)
+    labels = np.select([radius < 9, radius < 13, radius < 16], [3, 2, 1], 0).astype(np.int16)
+    write(Labelmap.from_array(labels, np.diag([4.0, 4, 4, 1])), tmp_path / "labels.nii.gz")
+    return tmp_path / "labels.nii.gz"
+
+
+def test_the_built_in_brain_has_the_volumes_of_an_adults() -> None:
+    brain = built_in_brain(skull=False)
+    labels = brain.data.numpy()
+    millilitres = {name: (labels == label).sum() * brain.grid.voxel_volume / 1000 for name, label in LABEL_OF.items()}
+    for name, low, high in (
+        ("cortex", 400, 750),
+        ("white matter", 400, 700),
+        ("ventricles", 10, 50),
+        ("thalamus", 8, 20),
+        ("cerebellar cortex", 60, 140),
+        ("brain stem", 15, 45),
+    ):
+        assert low < millilitres[name] < high
+    assert set(np.unique(labels)) == {0, *LABEL_NAMES}
+    assert set(LABEL_NAMES) <= set(TISSUE_OF)
+
+
+def test_the_cortex_is_folded() -> None:
+    labels = built_in_brain(skull=False).data.numpy()
+    cortex = labels == LABEL_OF["cortex"]
+    faces = sum(
+        int(
+            (
+                np.take(cortex, range(1, cortex.shape[axis]), axis)
+                != np.take(cortex, range(cortex.shape[axis] - 1), axis)
+            ).sum()
+        )
+        for axis in range(3)
+    )
+    smooth = 4 * np.pi * 80**2 / 1.5**2  # a sphere as large as a brain, in voxel faces
+    assert faces > 4 * smooth
+
+
+def test_sequences_order_the_tissues_as_they_should(scans: dict) -> None:
+    def medians(modality: str) -> list[float]:
+        image, labels = arrays(scans[modality])
+        return [float(np.median(image[labels == LABEL_OF[name]])) for name in ("ventricles", "cortex", "white matter")]
+
+    csf, grey, white = medians("t1")
+    assert csf < grey < white
+    csf, grey, white = medians("t2")
+    assert csf > grey > white
+    csf, grey, white = medians("flair")
+    assert csf < white < grey
+
+
+@pytest.mark.parametrize("modality", ["t1", "t2"])
+@pytest.mark.parametrize("name", ["thalamus", "putamen", "hippocampus", "cerebellar cortex", "brain stem", "cortex"])
+def test_no_interval_of_intensities_segments_a_structure(modality: str, name: str, scans: dict) -> None:
+    image, labels = arrays(scans[modality])
+    structure = labels == LABEL_OF[name]
+    bounds = np.quantile(image[structure], np.linspace(0, 1, 12))
+    best = max(dice((image >= low) & (image <= high), structure) for low in bounds for high in bounds if high > low)
+    assert best < 0.7
+
+
+def test_a_tumour_is_bright_in_flair_and_named(scans: dict) -> None:
+    named = phantom("brain", 0, {**COARSE, "tumour": True}).label_names
+    tumour, oedema = (label for label, name in named.items() if name in ("tumour", "oedema"))
+    image, labels = arrays(scans["flair"])
+    assert (labels == tumour).sum() > 10
+    white = np.median(image[labels == LABEL_OF["white matter"]])
+    assert np.median(image[labels == oedema]) > 1.5 * white
+
+
+def test_what_is_stripped_is_dark_and_what_is_not_has_a_skull(scans: dict) -> None:
+    image, labels = arrays(scans["t1"])
+    assert image[labels == 0].max() == 0
+    options = {"spacing": 8.0, "subject_smoothness_mm": 50.0, "modalities": ("t1",), "skull": True}
+    head = phantom("brain", 0, options)
+    image, labels = arrays(head.case(0).scans[0])
+    assert image[labels == 0].max() > 500  # the fat of the scalp
+    assert set(np.unique(labels)) <= {0, *LABEL_NAMES}
+
+
+def test_a_labelmap_of_three_tissues_needs_no_table(labelmap: Path) -> None:
+    brains = phantom("brain", 0, {**COARSE, "labelmap": (labelmap,)})
+    assert brains.label_names == {1: "csf", 2: "gm", 3: "wm"}
+    image, labels = arrays(brains.case(0).scans[0])
+    assert np.median(image[labels == 3]) > np.median(image[labels == 2]) > np.median(image[labels == 1])
+    assert brains.template() is not None
+
+
+def test_labelmaps_take_turns_and_then_there_is_no_one_template(labelmap: Path, tmp_path: Path) -> None:
+    other = Labelmap.from_array(np.full((12, 12, 12), 2), np.diag([5.0, 5, 5, 1]))
+    write(other, tmp_path / "other.nii.gz")
+    brains = phantom("brain", 0, {**COARSE, "labelmap": (labelmap, tmp_path / "other.nii.gz")})
+    assert brains.template() is None
+    found = [brains.case(index).scans[0] for index in range(3)]
+    assert [len(arrays(scan)[1].ravel()) == len(arrays(found[0])[1].ravel()) for scan in found] == [True, False, True]
+    assert all(scan.to_template is None for scan in found)
+
+
+def test_a_table_says_what_labels_are(labelmap: Path, tmp_path: Path) -> None:
+    table = tmp_path / "tissues.csv"
+    table.write_text(
+        "Label Number,Label Name,Class\n1,outside,CSF\n2,shell,wm\n3,core,GM\n7,nothing,\n", encoding="utf-8"
+    )
+    assert read_tissues(table) == ({1: "csf", 2: "wm", 3: "gm"}, {1: "outside", 2: "shell", 3: "core", 7: "nothing"})
+    brains = phantom("brain", 0, {**COARSE, "labelmap": (labelmap,), "tissues": table})
+    assert brains.label_names == {1: "outside", 2: "shell", 3: "core"}
+    image, labels = arrays(brains.case(0).scans[0])
+    assert np.median(image[labels == 2]) > np.median(image[labels == 3]) > np.median(image[labels == 1])
+
+
+def test_labels_without_a_tissue_are_refused_unless_contrast_is_random(labelmap: Path, tmp_path: Path) -> None:
+    table = tmp_path / "tissues.csv"
+    table.write_text("label,tissue\n1,csf\n2,gm\n")
+    with pytest.raises(InputError, match="such as 3") as refused:
+        phantom("brain", 0, {**COARSE, "labelmap": (labelmap,), "tissues": table})
+    assert refused.value.code == "E-SYN-005"
+    brains = phantom("brain", 0, {**COARSE, "labelmap": (labelmap,), "contrast": "random"})
+    orders = []
+    for index in range(3):
+        image, labels = arrays(brains.case(index).scans[0])
+        orders.append(tuple(np.argsort([np.median(image[labels == label]) for label in (1, 2, 3)])))
+    assert len(set(orders)) > 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "label,colour\n1,red\n", "label,tissue\none,gm\n", "label,tissue\n1,bread\n", "label,tissue\n\n-1,gm\n"],
+)
+def test_tables_that_cannot_be_read(content: str, tmp_path: Path) -> None:
+    table = tmp_path / "tissues.csv"
+    table.write_text(content)
+    with pytest.raises(InputError) as refused:
+        read_tissues(table)
+    assert refused.value.code == "E-SYN-006"
+
+
+def test_a_hard_scanner_fades_the_contrast() -> None:
+    found = {}
+    for scanner in ("routine", "hard"):
+        options = {"spacing": 6.0, "subject_smoothness_mm": 50.0, "modalities": ("t1",), "scanner": scanner}
+        scan = phantom("brain", 0, options).case(1).scans[0]
+        image, labels = arrays(scan)
+        found[scanner] = [np.median(image[labels == LABEL_OF[name]]) for name in ("white matter", "ventricles")]
+        assert scan.image.grid.spacing[2] == pytest.approx(18.0 if scanner == "hard" else 6.0)
+    assert np.ptp(found["hard"]) < 0.8 * np.ptp(found["routine"])
