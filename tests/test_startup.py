@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from anamorph.cli.main import VERBS as PURPOSES
+
 HEAVY = {"torch", "monai", "matplotlib", "SimpleITK", "pandas"}
 LOADED = "import sys; print('loaded:', *{name.partition('.')[0] for name in sys.modules})"
 HELP = """
@@ -16,7 +18,7 @@ try:
 except SystemExit as stop:
     assert stop.code in (0, None), stop.code
 """
-VERBS = ["register", "warp", "convert", "check", "demo", "doctor"]
+VERBS = list(PURPOSES)
 
 
 def heavy_modules_after(program: str, *arguments: str) -> set[str]:

@@ -30,7 +30,7 @@ def test_help_lists_every_verb_with_its_purpose(anamorph: Run) -> None:
     ended = anamorph("--help")
     assert ended.code == 0
     for verb, purpose in VERBS.items():
-        assert f"  {verb:<10}{purpose}\n" in ended.out
+        assert f"  {verb:<12}{purpose}\n" in ended.out
     assert max(map(len, ended.out.splitlines())) <= 80
 
 

@@ -117,7 +117,7 @@ def field_of(path: Path, grid: Grid) -> Field:
     Raises:
         NumericalError: E-PEE-002, it does not fit the grid, or is not finite.
     """
-    values = np.load(path, allow_pickle=False)
+    values = np.load(path)
     if values.shape != (*grid.shape, grid.ndim) or not np.isfinite(values).all():
         found = f"a map of shape {values.shape}, or one that is not finite"
         raise NumericalError("E-PEE-002", found, expected=f"{(*grid.shape, grid.ndim)}")

@@ -187,7 +187,7 @@ def main() -> None:
         pair = Pair(str(arguments.fixed), str(arguments.moving), scratch, arguments.threads)
         field, seconds, settings = PEERS[arguments.peer](pair)
     peak = _peak_mib()
-    np.save(arguments.field, np.ascontiguousarray(field, dtype=np.float32), allow_pickle=False)
+    np.save(arguments.field, np.ascontiguousarray(field, dtype=np.float32))
     report = {
         "seconds_registration": round(seconds, 2),
         "peak_mib": peak,
