@@ -40,7 +40,7 @@ class EvaluateRequest(BaseModel):
     """Folders of labels from elsewhere, named CASE_MODALITY.nii.gz or CASE.nii.gz."""
     split: Literal["train", "validation", "test"] = "test"
     """Which cases."""
-    pairs: Literal["listed", "within", "between"] | None = None
+    rule: Literal["listed", "within", "between"] | None = None
     """Which pairs of them: those of pairs.csv, the scans of one case, or of two. Listed if there are any, else
     within."""
     fixed_modality: str | None = None
@@ -72,7 +72,7 @@ FORM = Form(
     positional=("cohort",),
     groups={
         "what": ("model", "methods", "peers", "transforms", "segmentations"),
-        "cases": ("split", "pairs", "fixed_modality", "moving_modality", "modality", "most_items"),
+        "cases": ("split", "rule", "fixed_modality", "moving_modality", "modality", "most_items"),
         "machine": ("device", "threads"),
     },
     metavars={"cohort": "COHORT", "out": "FOLDER"},
@@ -133,7 +133,7 @@ def _evaluate(request: EvaluateRequest, cohort: Cohort, models: dict[str, Model]
             *(contenders.stored_labels(folder) for folder in request.segmentations),
         ]
         return evaluate_segmentation(spread(wanted, request.most_items), segmenters, rows, progress=progress)
-    pairs = chosen_pairs(part, request.pairs, request.fixed_modality, request.moving_modality)
+    pairs = chosen_pairs(part, request.rule, request.fixed_modality, request.moving_modality)
     registrars = [
         *(contenders.engine(name, request.device) for name in request.methods),
         *(contenders.peer(name, torch.get_num_threads(), 3600.0) for name in request.peers),

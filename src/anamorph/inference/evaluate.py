@@ -121,7 +121,7 @@ def chosen_pairs(
     rule = rule or ("listed" if cohort.listed else "within")
     found = cohort.pairs(rule, fixed_modality, moving_modality)
     if not found:
-        raise InputError("E-EVA-013", f"no pair by the rule {rule!r}", expected="one at least", do="see --pairs")
+        raise InputError("E-EVA-013", f"no pair by the rule {rule!r}", expected="one at least", do="see --rule")
     return found
 
 
