@@ -51,7 +51,7 @@ def main() -> None:
         "start": found.start.origin if found else None,
         "kept": found.kept if found else None,
         "warnings": sorted({str(warning.message) for warning in caught}),
-        "settings": registration.settings.model_dump(mode="json"),
+        "settings": registration.settings.model_dump(mode="json") if registration.settings else None,
         "versions": versions(PACKAGES),
     }
     arguments.report.write_text(json.dumps(report))

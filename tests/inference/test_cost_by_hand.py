@@ -14,11 +14,11 @@ from anamorph.inference.cost import measured
 def test_a_block_that_sleeps_and_fills_memory() -> None:
     with measured() as found:
         time.sleep(0.05)
-        np.ones(30 * 2**20 // 8)
+        np.ones(100 * 2**20 // 8)  # too much for the allocator to take it from what was freed before
     assert found.seconds >= 0.05
     if found.peak_mib is None:
         pytest.skip("this system does not tell the largest memory of a part of a process")
-    assert found.peak_mib == pytest.approx(30, abs=5)
+    assert found.peak_mib == pytest.approx(100, abs=5)
     with measured() as less:  # the record begins anew
         np.ones(2**20 // 8)
     assert less.peak_mib is not None
