@@ -261,6 +261,7 @@ def _read_rows(path: Path, stamp: str) -> list[Score] | None:
     """What was written under the same stamp; a number travels as text, since it may be infinite."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return [Score(**row) for row in content["rows"]] if content["stamp"] == stamp else None
+        rows = [Score(**row | {"value": float(row["value"])}) for row in content["rows"]]
+        return rows if content["stamp"] == stamp else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,0 +1,84 @@
+"""Methods over a tiny cohort: known shifts are scored, failures become rows, and what is finished is not done again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anamorph.data.cohort import Cohort, Pair, Scan
+from anamorph.data.files import write
+from anamorph.data.image import Image, Labelmap
+from anamorph.data.layouts.folders import read_layout
+from anamorph.data.transform_files import write_transform
+from anamorph.errors import InputError
+from anamorph.inference.contenders import Registered, Registrar, engine, stored_labels, stored_transforms
+from anamorph.inference.evaluate import chosen_pairs, evaluate_registration, evaluate_segmentation, spread
+from anamorph.spatial.transform import Affine
+
+SHIFT = 3
+AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Cohort:
+    """Two cases of a box each, the second one three voxels further along the first axis."""
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    for case, start in (("a", 4), ("b", 4 + SHIFT)):
+        box = np.zeros((16, 14, 12), np.uint8)
+        box[start : start + 5, 4:9, 4:9] = 1
+        write(Image.from_array(box * 100.0 + np.arange(12), AFFINE), tmp_path / "images" / f"{case}.nii.gz")
+        write(Labelmap.from_array(box, AFFINE), tmp_path / "labels" / f"{case}.nii.gz")
+    return read_layout(tmp_path)
+
+
+def pair_of(cohort: Cohort) -> Pair:
+    return next(pair for pair in chosen_pairs(cohort, "between") if pair.fixed.case == "a")
+
+
+def value(rows, method: str, metric: str) -> float:
+    (found,) = (row.value for row in rows if (row.method, row.metric) == (method, metric))
+    return found
+
+
+def test_known_maps_are_scored_and_a_failure_is_a_row(cohort: Cohort, tmp_path: Path) -> None:
+    pair, maps = pair_of(cohort), tmp_path / "maps"
+    maps.mkdir()
+    matrix = np.eye(4)
+    matrix[0, 3] = 2.0 * SHIFT
+    write_transform(Affine(matrix), maps / f"{pair.name}.tfm")
+    asked = []
+
+    def broken(pair: Pair, fixed: Image, moving: Image) -> Registered:
+        asked.append(pair.name)
+        raise InputError("E-XXX-001", "nothing")
+
+    methods = [engine("none"), stored_transforms(maps), Registrar("broken", broken)]
+    rows = evaluate_registration([pair], methods, tmp_path / "rows")
+    assert value(rows, "none", "dice_mean") == pytest.approx(2 * 2 / 10)
+    assert value(rows, "maps", "dice_mean") == 1.0
+    assert value(rows, "maps", "folded_voxels") == 0
+    (failure,) = (row for row in rows if row.method == "broken")
+    assert (failure.metric, failure.reason) == ("failed", "E-XXX-001: nothing")
+    # What is finished is read again, number by number; a failure is tried again.
+    (maps / f"{pair.name}.tfm").unlink()
+    again = evaluate_registration([pair], methods, tmp_path / "rows")
+    assert [str(row) for row in again] == [str(row) for row in rows]
+    assert asked == [pair.name] * 2
+
+
+def test_labels_from_elsewhere(cohort: Cohort, tmp_path: Path) -> None:
+    rows = evaluate_segmentation(cohort.scans, [stored_labels(tmp_path / "labels")], tmp_path / "rows")
+    assert [row.value for row in rows if row.metric == "dice_mean"] == [1.0, 1.0]
+    nowhere = evaluate_segmentation(cohort.scans[:1], [stored_labels(tmp_path / "images" / "none")], tmp_path / "rows")
+    assert "E-EVA-011" in nowhere[0].reason
+
+
+def test_no_pairs_and_an_even_choice(cohort: Cohort) -> None:
+    with pytest.raises(InputError, match="E-EVA-013"):
+        chosen_pairs(cohort, None)
+    scans = [Scan(str(n), "ct", Path(str(n))) for n in range(10)]
+    assert [scan.case for scan in spread(scans, 4)] == ["0", "3", "6", "9"]
+    assert len(spread(scans, None)) == 10
