@@ -10,7 +10,12 @@ from typing import Any
 
 import pytest
 
+from anamorph.data.cohort import Pair
+from anamorph.data.image import Image
 from anamorph.evaluation.scores import Score, to_csv
+from anamorph.inference import contenders
+from anamorph.inference.contenders import Registered, Registrar
+from anamorph.spatial.transform import Affine
 
 WRITTEN = {
     "comparison.csv", "comparison_wide.csv", "comparison_tests.csv", "comparison.md", "comparison.tex",
@@ -134,3 +139,39 @@ def test_refusals(
     assert words in ended.err
     assert ended.err.count("\n") == 1
     assert not (tmp_path / "out" / "comparison.csv").exists()
+
+
+def test_other_tools_are_run_on_the_pairs_of_the_scores(
+    anamorph: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort, runs = tmp_path / "letters", []
+
+    def standing_in(name: str, threads: int, time_limit: float) -> Registrar:
+        def run(pair: Pair, fixed: Image, moving: Image) -> Registered:
+            runs.append(pair.name)
+            return Registered(Affine.identity(2), 1.5, 20.0)
+
+        return Registrar(name, run, name)
+
+    monkeypatch.setattr(contenders, "peer", standing_in)
+    anamorph("synthesise", "letter_b", "--cases", 6, "--test", 3, "--out", cohort, "--quiet")
+    anamorph("evaluate", cohort, "--methods", "none", "--rule", "between", "--out", tmp_path / "scores")
+    out = tmp_path / "out"
+    ended = anamorph(
+        "compare", tmp_path / "scores", "--peers", "elastix", "ants", "--cohort", cohort, "--out", out, "--quiet"
+    )
+    assert ended.code == 0, ended.err
+    assert len(runs) == 2 * 6  # three test cases, each to each, not the 30 pairs of all six
+    rows = (out / "comparison.csv").read_text(encoding="utf-8").splitlines()
+    assert {row.split(",")[0] for row in rows[1:]} == {"none", "elastix", "ants"}
+
+
+def test_peers_need_the_cohort_that_the_scores_are_about(
+    anamorph: Callable[..., Any], runs: dict[str, Path], tmp_path: Path
+) -> None:
+    ended = anamorph("compare", runs["none"], "--peers", "ants", "--out", tmp_path / "out")
+    assert (ended.code, "go together" in ended.err) == (2, True)
+    anamorph("synthesise", "letter_b", "--cases", 2, "--out", tmp_path / "other", "--quiet")
+    flags = ("--peers", "ants", "--cohort", tmp_path / "other", "--out", tmp_path / "out")
+    ended = anamorph("compare", runs["none"], *flags)
+    assert (ended.code, "E-EVA-013" in ended.err) == (3, True)

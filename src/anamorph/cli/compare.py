@@ -6,7 +6,7 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from anamorph.cli.arguments import Form
 
@@ -44,16 +44,30 @@ class CompareRequest(BaseModel):
     """Correct p for the number of methods tested in a metric."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the bootstrap."""
+    peers: tuple[str, ...] = ()
+    """Other tools to run on the same pairs: elastix, elastix_affine, ants, greedy, convexadam; needs --cohort."""
+    cohort: Path | None = None
+    """The cohort whose pairs the scores are about."""
     format: tuple[Format, ...] = FORMATS
     """What to write: tables for programs, Markdown, LaTeX, a page."""
     force: bool = False
     """Replace an earlier comparison."""
 
+    @model_validator(mode="after")
+    def _both(self) -> CompareRequest:
+        if bool(self.peers) != (self.cohort is not None):
+            raise ValueError("peers and the cohort that they run on go together")
+        return self
+
 
 FORM = Form(
     CompareRequest,
     positional=("scores",),
-    groups={"tests": ("reference", "alpha", "holm", "seed"), "output": ("format", "force")},
+    groups={
+        "tests": ("reference", "alpha", "holm", "seed"),
+        "other tools": ("peers", "cohort"),
+        "output": ("format", "force"),
+    },
     metavars={
         "scores": "SCORES [SCORES ...]", "out": "FOLDER", "metrics": "METRIC [METRIC ...]", "reference": "METHOD",
         "labels": "LABEL [LABEL ...]", "format": "{csv,md,tex,html} [...]",
@@ -78,8 +92,12 @@ def run(request: CompareRequest, screen: Screen) -> int:
         for name in OUTPUTS:
             refuse_overwriting(request.out / name, paths, request.force)
     with Run(request.out, "compare", request.model_dump(), paths, request.force, screen.warning) as record:
+        scores = merge(read)
+        if request.cohort is not None:
+            with screen.progress() as progress:
+                scores = [*scores, *_of_peers(request.cohort, request.peers, scores, request.out, progress)]
         comparison = write_comparison(
-            merge(read), request.out, metrics=request.metrics, labels=request.labels, reference=request.reference or "",
+            scores, request.out, metrics=request.metrics, labels=request.labels, reference=request.reference or "",
             level=request.alpha, correct=request.holm, seed=request.seed, formats=request.format, sources=sources,
             written=record.path,
         )  # fmt: skip
@@ -89,6 +107,33 @@ def run(request: CompareRequest, screen: Screen) -> int:
     if "html" in request.format:
         screen.say(f"page: {shown(request.out / 'comparison.html')}")
     return 0
+
+
+def _of_peers(
+    folder: Path, peers: Sequence[str], scores: Sequence[Score], out: Path, progress: Callable[[str, float], None]
+) -> list[Score]:
+    """The scores of other tools on the pairs that the given ones are about.
+
+    Raises:
+        InputError: E-EVA-013, none of those pairs is in the cohort.
+        ConfigurationError: E-PEE-001, a tool is not installed.
+    """
+    import torch
+
+    from anamorph.cli.evaluate import cohort_of
+    from anamorph.errors import InputError
+    from anamorph.inference import contenders
+    from anamorph.inference.evaluate import evaluate_registration
+
+    cohort, cases = cohort_of(folder), {score.case for score in scores}
+    every = {pair.name: pair for rule in ("between", "within", "listed") for pair in cohort.pairs(rule)}
+    pairs = [pair for name, pair in every.items() if name in cases]
+    if not pairs:
+        found = "no pair of the cohort has a name that the scores know"
+        expected = "the cohort that was evaluated"
+        raise InputError("E-EVA-013", found, file=folder, expected=expected, do="give that one as --cohort")
+    registrars = [contenders.peer(name, torch.get_num_threads(), 3600.0) for name in peers]
+    return evaluate_registration(pairs, registrars, out / "rows", progress=progress)
 
 
 def read_scores(path: Path) -> list[Score]:
