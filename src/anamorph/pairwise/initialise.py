@@ -19,10 +19,10 @@ from scipy.spatial.transform import Rotation
 from anamorph.errors import NumericalError
 from anamorph.pairwise.comparison import Compare
 from anamorph.pairwise.linear import compare_linear, refine_linear
-from anamorph.pairwise.preparation import Scene
+from anamorph.pairwise.preparation import Scene, halved
 
 COARSE_VOXELS = 12_000
-"""Voxels of the fixed image in the search; about 10 mm for a head."""
+"""Most voxels of the fixed image in the search, about 10 mm for a head; a small image's axes are at least halved."""
 
 REFINED_STARTS = 6
 """Starts that are refined before one is chosen."""
@@ -73,7 +73,7 @@ def find_start(
     Raises:
         NumericalError: E-REG-013, no start brings the images into overlap.
     """
-    fixed, moving = fixed.with_voxels(COARSE_VOXELS), moving.with_voxels(2 * COARSE_VOXELS)
+    fixed, moving = _coarse(fixed, moving)
     starts = [
         _judge(fixed, moving, matrix, origin, compare) for matrix, origin in _candidates(fixed, moving, search, seed)
     ]
@@ -101,11 +101,18 @@ def given_start(fixed: Scene, moving: Scene, compare: Compare, matrix: np.ndarra
     Raises:
         NumericalError: E-REG-013, it does not bring the images into overlap.
     """
-    fixed, moving = fixed.with_voxels(COARSE_VOXELS), moving.with_voxels(2 * COARSE_VOXELS)
+    fixed, moving = _coarse(fixed, moving)
     start = _judge(fixed, moving, matrix, "given", compare)
     if start.overlap < least_overlap:
         raise _apart(start.overlap, least_overlap)
     return start
+
+
+def _coarse(fixed: Scene, moving: Scene) -> tuple[Scene, Scene]:
+    return (
+        fixed.with_voxels(min(COARSE_VOXELS, halved(fixed.grid))),
+        moving.with_voxels(min(2 * COARSE_VOXELS, halved(moving.grid))),
+    )
 
 
 def _apart(overlap: float, least: float) -> NumericalError:

@@ -61,6 +61,11 @@ def shape_with_voxels(grid: Grid, count: int) -> tuple[int, ...]:
     return shape_with_edge(grid, high)
 
 
+def halved(grid: Grid) -> int:
+    """Voxels of a grid with half the voxels along every axis."""
+    return math.prod(grid.shape) // 2**grid.ndim
+
+
 def shape_with_edge(grid: Grid, edge_mm: float) -> tuple[int, ...]:
     """Shape whose voxels are about ``edge_mm`` long, never finer than the grid's own."""
     wished = np.round(np.array(grid.shape) * grid.spacing / edge_mm).astype(int)

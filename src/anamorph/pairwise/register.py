@@ -1,8 +1,9 @@
 """One pair, from start to diffeomorphism: initialise > rigid > (similarity >) affine > velocity.
 
 A pair that is aligned already is better left alone, since noise always offers something to fit. So the linear result
-has to lower an independent loss by ``least_gain``, unless the search had to move the images first; so has the
-deformable one where no linear result was kept, and where one was it has to lower that loss at all.
+has to raise an independent NMI by the share ``least_gain``, unless the search had to move the images first; so has the
+deformable one where no linear result was kept, and where one was it has to raise it at all. A share of the NMI, not of
+the loss 1 - NMI: noise makes the NMI small as a whole, but not what alignment multiplies it by.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ from anamorph.errors import NumericalError
 from anamorph.pairwise.comparison import comparison
 from anamorph.pairwise.initialise import Start, find_start, given_start
 from anamorph.pairwise.linear import refine_linear
-from anamorph.pairwise.preparation import Scene, cropped_to_content, prepare, pulled, shape_with_edge, shape_with_voxels
+from anamorph.pairwise.preparation import (
+    Scene,
+    cropped_to_content,
+    halved,
+    prepare,
+    pulled,
+    shape_with_edge,
+    shape_with_voxels,
+)
 from anamorph.pairwise.settings import PairwiseSettings
 from anamorph.pairwise.velocity import SplineVelocity, Step, estimate_velocity
 from anamorph.spatial.grid import Grid
@@ -29,7 +38,7 @@ from anamorph.spatial.transform import Affine, Chain, Transform, Velocity, resam
 from anamorph.types import AffineKind
 
 LINEAR_VOXELS = (60_000, 250_000)
-"""Voxels of the fixed image in the linear stages, coarse to fine."""
+"""Most voxels of the fixed image in the linear stages, coarse to fine; the coarse one halves a small image, too."""
 
 SURROUNDINGS = 1.5
 """Width of the border around the field of view, in node distances of the coarsest lattice."""
@@ -141,18 +150,18 @@ def register_pair(
     }.get(settings.transform, ("rigid", "affine"))
     for kind in kinds:
         with clock.stage(kind, progress), _one_thread():
-            counts = LINEAR_VOXELS if kind == kinds[-1] else LINEAR_VOXELS[:1]
-            for count in counts:
+            coarse, fine = min(LINEAR_VOXELS[0], halved(fixed_scene.grid)), LINEAR_VOXELS[1]
+            for count in (coarse, fine) if kind == kinds[-1] else (coarse,):
                 near, far = _at_same_resolution(fixed_scene, moving_scene, count)
                 matrix, _ = refine_linear(near, far, matrix, kind, compare)
     working = fixed_scene.with_voxels(settings.working_voxels)
-    judge = partial(_independent_loss, working, moving_scene)
+    judge = partial(_independent_nmi, working, moving_scene)
     placed = Affine.identity(fixed.grid.ndim) if initial is None else initial
     linear, kept = Affine(matrix), settings.transform
     with clock.stage("judge linear", progress):
-        loss_linear, loss_placed = judge(linear), judge(placed)
-        if start.origin in ("header", "given") and not _keeps(loss_placed, loss_linear, settings.least_gain):
-            linear, loss_linear, kept = placed, loss_placed, "start"
+        nmi_linear, nmi_placed = judge(linear), judge(placed)
+        if start.origin in ("header", "given") and not _keeps(nmi_placed, nmi_linear, settings.least_gain):
+            linear, nmi_linear, kept = placed, nmi_placed, "start"
     if settings.transform != "deformable":
         return PairwiseResult(linear, linear, start, kept, (), clock.seconds, working.grid)
     steps: list[Step] = []
@@ -171,7 +180,7 @@ def register_pair(
         velocity = _in_world(spline, settings)
         transform = Chain((velocity, linear))
         least = settings.least_gain if kept == "start" or settings.least_gain == 0 else ANY_GAIN
-        if not _keeps(loss_linear, judge(transform), least):
+        if not _keeps(nmi_linear, judge(transform), least):
             kept = "start" if kept == "start" else kinds[-1]
             return PairwiseResult(linear, linear, start, kept, tuple(steps), clock.seconds, working.grid)
     return PairwiseResult(transform, linear, start, "deformable", tuple(steps), clock.seconds, working.grid)
@@ -188,15 +197,15 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _independent_loss(fixed: Scene, moving: Scene, transform: Transform) -> float:
+def _independent_nmi(fixed: Scene, moving: Scene, transform: Transform) -> float:
     """NMI at the working resolution: not what the deformable stage minimises, nor where the linear stages do."""
     images = torch.cat([moving.image[0], torch.ones_like(moving.image[0]) if moving.mask is None else moving.mask[0]])
     warped, seen = resample(images.cpu(), moving.grid, fixed.grid, transform).to(fixed.image)[:, None, None]
-    return float(comparison("nmi", JUDGE_BINS)(fixed.image, warped, fixed.mask, seen))
+    return 1 - float(comparison("nmi", JUDGE_BINS)(fixed.image, warped, fixed.mask, seen))
 
 
 def _keeps(before: float, after: float, least_gain: float) -> bool:
-    return least_gain == 0 or after < before * (1 - least_gain)
+    return least_gain == 0 or after > before * (1 + least_gain)
 
 
 def _at_same_resolution(fixed: Scene, moving: Scene, voxels: int) -> tuple[Scene, Scene]:

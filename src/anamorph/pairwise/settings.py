@@ -59,9 +59,9 @@ class PairwiseSettings(BaseModel):
     variance_floor: Annotated[float, Field(ge=0, le=10)] = 0.3
     """Least local variance of mind and mind_ssc, as a share of its mean: below it, texture counts as noise."""
 
-    least_gain: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share by which a result must lower an independent NMI loss to move images that the headers place well, so that
-    an aligned pair stays aligned. 0 keeps every result."""
+    least_gain: Annotated[float, Field(ge=0, lt=1)] = 0.07
+    """Share by which a result must raise an independent NMI to move images that the headers place well, so that an
+    aligned pair stays aligned. 0 keeps every result."""
 
     bins: Annotated[int, Field(ge=8, le=256)] = 32
     """Histogram bins of the information measures."""
