@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
 
 from anamorph.data.cohort import Cohort, Pair, PairRule, Scan
 from anamorph.data.files import atomic_write, check_same_space, read, read_labels
-from anamorph.data.image import Image, Labelmap, Landmarks, Mask
+from anamorph.data.image import Image, Labelmap, Landmarks
 from anamorph.data.landmark_files import paired, read_landmarks
 from anamorph.data.transform_files import read_transform
 from anamorph.errors import AnamorphError, AnamorphWarning, InputError
@@ -33,7 +32,7 @@ from anamorph.evaluation.cases import (
 from anamorph.evaluation.metrics import FAILED
 from anamorph.evaluation.scores import Score, of_case
 from anamorph.inference.contenders import Registered, Registrar, Segmented, Segmenter
-from anamorph.inference.warp import warp
+from anamorph.inference.warp import comparable, warp
 from anamorph.pairwise.register import Progress
 
 OnCase = Callable[[str, str, Sequence[Score]], None]
@@ -186,7 +185,7 @@ def _registration(
     displacement = found.transform.displacement_on(grid)
     inverse = found.transform.inverse().displacement_on(moving.image.grid)
     warped = warp(moving.image, found.transform, grid)
-    seen = warp(_valid(moving.image), found.transform, grid).data.numpy() & _valid(fixed.image).data.numpy()
+    seen = comparable(fixed.image, moving.image, found.transform)
     labels: tuple[np.ndarray | None, np.ndarray | None] = None, None
     if fixed.labels is not None and moving.labels is not None:
         labels = fixed.labels.data.numpy(), warp(moving.labels, found.transform, grid).data.numpy()
@@ -215,11 +214,6 @@ def _registration(
         inverse_mm=inverse,
         inverse_affine=moving.image.grid.affine,
     )
-
-
-def _valid(image: Image) -> Mask:
-    """Where an image has values."""
-    return Mask(image.valid if image.valid is not None else torch.ones(image.grid.shape, dtype=torch.bool), image.grid)
 
 
 def _names(a: np.ndarray, b: np.ndarray, *labelmaps: Labelmap) -> dict[int, str]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from anamorph.data.files import atomic_write, check_same_space, read, read_labels, sha256, write
-from anamorph.data.image import Image, Labelmap, Landmarks, Mask, ReadPolicy
+from anamorph.data.image import Image, Labelmap, Landmarks, ReadPolicy
 from anamorph.data.landmark_files import paired, read_landmarks
 from anamorph.data.transform_files import read_transform, write_transform
 from anamorph.errors import AnamorphWarning, ConfigurationError, InputError, IntegrityError, NumericalError, warn
@@ -24,7 +24,7 @@ from anamorph.inference.register import Registration, register
 from anamorph.inference.register_model import register_with
 from anamorph.inference.request import RegistrationRequest
 from anamorph.inference.run_folder import Run
-from anamorph.inference.warp import warp
+from anamorph.inference.warp import comparable, warp
 from anamorph.pairwise.register import Progress
 from anamorph.spatial.grid import Grid
 from anamorph.spatial.transform import Affine, Transform
@@ -219,9 +219,7 @@ def _scored(
             warnings.simplefilter("ignore", AnamorphWarning)
         image = warp(moving, transform, fixed.grid)
         warped = None if labels is None else warp(labels, transform, fixed.grid)
-        seen = warp(_everywhere(moving), transform, fixed.grid).data.numpy()
-    if fixed.valid is not None:
-        seen &= fixed.valid.numpy()
+        seen = comparable(fixed, moving, transform)
     rows = appearance.appearance_scores(fixed.data[0].numpy(), image.data[0].numpy(), seen)
     if not seen.any():
         rows = [replace(row, reason="the images do not overlap") for row in rows]
@@ -234,11 +232,6 @@ def _scored(
         pair = truth.fixed_landmarks, truth.moving_landmarks
         rows += landmarks.landmark_scores(pair[0].points, pair[1].points, transform, pair[0].names)
     return image, of_case(rows, fixed.name, method), warped
-
-
-def _everywhere(image: Image) -> Mask:
-    valid = image.valid if image.valid is not None else torch.ones(image.grid.shape, dtype=torch.bool)
-    return Mask(valid, image.grid)
 
 
 def _write_files(result: RunResult, run: Run) -> None:

@@ -90,6 +90,15 @@ def warp(
     return _mask(data, pull, onto, interpolation or "linear")
 
 
+def comparable(fixed: Image, moving: Image, transform: Transform) -> Bool[np.ndarray, "*spatial"]:
+    """Where on the fixed grid both images have values, the moving one brought over by the transform."""
+    moving_valid, fixed_valid = (
+        image.valid if image.valid is not None else torch.ones(image.grid.shape, dtype=torch.bool)
+        for image in (moving, fixed)
+    )
+    return warp(Mask(moving_valid, moving.grid), transform, fixed.grid).data.numpy() & fixed_valid.numpy()
+
+
 def _image(image: Image, pull: Transform, onto: Grid, interpolation: Interpolation, fill: float | None) -> Image:
     ground = float(image.data.min()) if fill is None else fill
     values = resample(image.data - ground, image.grid, onto, pull, interpolation) + ground

@@ -33,7 +33,7 @@ def diffusion(displacement: DisplacementBatch, spacing: Spacing = None) -> Loss:
         spacing: mm per voxel along each axis.
     """
     steps = _steps(displacement, spacing)
-    scaled = displacement * steps.view(1, -1, *[1] * len(steps))
+    scaled = _scaled(displacement, steps)
     axes = [_mean(_difference(scaled, axis).div(steps[axis]).square()) for axis in range(len(steps))]
     return torch.stack(axes).mean()
 
@@ -49,7 +49,7 @@ def bending_energy(displacement: DisplacementBatch, spacing: Spacing = None) -> 
         spacing: mm per voxel along each axis.
     """
     steps = _steps(displacement, spacing)
-    scaled = displacement * steps.view(1, -1, *[1] * len(steps))
+    scaled = _scaled(displacement, steps)
     total = displacement.new_zeros(())
     for a in range(len(steps)):
         total = total + _mean(_difference(_difference(scaled, a), a).div(steps[a] ** 2).square())
@@ -82,15 +82,19 @@ def volume_change(displacement: DisplacementBatch) -> Loss:
     return (safe.log() + (determinant - safe) / FOLDING_NEAR).square().mean()
 
 
-def _steps(displacement: Tensor, spacing: Spacing) -> Tensor:
-    """Spacing as a tensor of d numbers."""
+def _steps(displacement: Tensor, spacing: Spacing) -> list[float]:
+    """Size of a voxel along each axis; checked before it is a tensor, which on a GPU would be waited for."""
     ndim = displacement.ndim - 2
-    steps = (
-        displacement.new_ones(ndim) if spacing is None else displacement.new_tensor(np.asarray(spacing, dtype=float))
-    )
-    if steps.shape != (ndim,) or not (steps > 0).all():
+    steps = [1.0] * ndim if spacing is None else [float(step) for step in spacing]
+    if len(steps) != ndim or not all(step > 0 for step in steps):
         raise ValueError(f"spacing is one positive number an axis, found {spacing} for {ndim} axes")
     return steps
+
+
+def _scaled(displacement: Tensor, steps: list[float]) -> Tensor:
+    if all(step == 1.0 for step in steps):
+        return displacement
+    return displacement * displacement.new_tensor(steps).view(1, -1, *[1] * len(steps))
 
 
 def _difference(x: Tensor, axis: int) -> Tensor:
