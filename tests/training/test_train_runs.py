@@ -43,7 +43,9 @@ def test_from_a_cohort_to_a_model(cohort: PreparedCohort, tmp_path: Path, anamor
     assert code == 0, errors
     assert "method: align, 158 parameters" in told
     assert "epoch 2 of 2" in told
-    assert told.rstrip().endswith("model: run/model")
+    assert "model: run/model" in told
+    assert told.rstrip().endswith("report: run/report.html")
+    assert "<svg" in (out / "report.html").read_text(encoding="utf-8")
     assert (out / "model" / "model.safetensors").exists()
     assert (out / "samples" / "epoch_0002.png").exists()
     assert "training: " in errors

@@ -1,4 +1,4 @@
-"""``anamorph train``: a method and a prepared cohort in, a model out."""
+"""``anamorph train``: a method and a prepared cohort in, a model and the page of its training out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from anamorph.cli.arguments import Form
-from anamorph.errors import ConfigurationError
+from anamorph.errors import ConfigurationError, NumericalError, ResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,20 +132,37 @@ def run(request: TrainRequest, screen: Screen) -> int:
 
     configuration = configuration_of(request)
     first = os.environ.get("RANK", "0") == "0"
-    with _telling(screen, first) as (progress, say):
-        model = train(
-            PreparedCohort.open(request.prepared),
-            configuration,
-            request.out,
-            machine=Machine(**{name: getattr(request, name) for name in MACHINE}),
-            progress=progress,
-            say=say,
-            resume=request.resume,
-            force=request.force,
-        )
+    try:
+        with _telling(screen, first) as (progress, say):
+            model = train(
+                PreparedCohort.open(request.prepared),
+                configuration,
+                request.out,
+                machine=Machine(**{name: getattr(request, name) for name in MACHINE}),
+                progress=progress,
+                say=say,
+                resume=request.resume,
+                force=request.force,
+            )
+    except (KeyboardInterrupt, NumericalError, ResourceError):
+        if first and (request.out / "history.csv").exists():
+            write_report(request.out)
+        raise
     if first:
         screen.say(f"model: {shown(model)}")
+        screen.say(f"report: {shown(write_report(request.out))}")
     return 0
+
+
+def write_report(folder: Path) -> Path:
+    """The page of a run, whether it came to its end or not."""
+    from anamorph.data.files import atomic_write
+    from anamorph.report.training import render_training
+
+    page = folder / "report.html"
+    with atomic_write(page) as part:
+        part.write_text(render_training(folder), encoding="utf-8")
+    return page
 
 
 def configuration_of(request: TrainRequest) -> TrainingConfiguration:

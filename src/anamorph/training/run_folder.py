@@ -27,7 +27,17 @@ from anamorph.training.lock import locked
 from anamorph.training.task import Task
 
 CONFIGURATION, ENVIRONMENT, COMMAND = "config.yaml", "environment.json", "train"
-OURS = (CONFIGURATION, "plan.yaml", ENVIRONMENT, "history.csv", "samples", "tensorboard", "checkpoint", "model")
+OURS = (
+    CONFIGURATION,
+    "plan.yaml",
+    ENVIRONMENT,
+    "history.csv",
+    "samples",
+    "tensorboard",
+    "checkpoint",
+    "model",
+    "report.html",
+)
 LIBRARIES = ("anamorph", "accelerate", "monai", "safetensors", "scipy")
 
 
