@@ -28,6 +28,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "lapirn": {"channels": 2, "similarity": "mse", "progressive": False, "weights": {"smoothness": 0.01}},
     "unet": {"channels": (8, 16), "loss": "dice_ce"},
     "dynunet": {"features": 4},
+    "atlas-istn": {
+        "channels": (8, 16),
+        "stn_channels": (8, 8),
+        "affine_from_epoch": 0,
+        "weights": {"smoothness": 1.0},
+        "refinement": {"iterations": 8, "smoothness": 1.0},
+    },
 }
 """Settings of a network that is small and learns fast."""
 
@@ -36,10 +43,17 @@ EVERY_TERM: dict[str, dict[str, float]] = {
     "lapirn": {"similarity": 1.0, "smoothness": 0.1, "folding": 1.0, "overlap": 0.5},
     "unet": {},
     "dynunet": {},
+    "atlas-istn": {"smoothness": 1.0},
 }
 """Weights by which no term is left out."""
 
-LEFT_OUT = {"voxelmorph": "smoothness", "lapirn": "smoothness", "unet": "dice", "dynunet": "dice"}
+LEFT_OUT = {
+    "voxelmorph": "smoothness",
+    "lapirn": "smoothness",
+    "unet": "dice",
+    "dynunet": "dice",
+    "atlas-istn": "smoothness",
+}
 """A term that the method can do without."""
 
 
@@ -54,10 +68,15 @@ def ndim(request: pytest.FixtureRequest) -> str:
 
 
 def made(name: str, shape: tuple[int, ...], seed: int = 0, **changed: Any) -> Method:
-    """A small method whose weights are drawn from ``seed``; ``changed`` settings take the place of the small ones."""
+    """A small method whose weights are drawn from ``seed``; ``changed`` settings take the place of the small ones.
+
+    As a training that begins, it has been told of its cases.
+    """
     torch.manual_seed(seed)
     domain = Domain(shape, (1.0,) * len(shape), classes=2, modalities=("ct", "mr"))
-    return METHODS[name](METHODS[name].Settings.model_validate(SMALL[name] | changed), domain)
+    method = METHODS[name](METHODS[name].Settings.model_validate(SMALL[name] | changed), domain)
+    method.before_training([batch_of(method.items, shape, torch.device("cpu"))])
+    return method
 
 
 def with_every_term(name: str, shape: tuple[int, ...], device: torch.device, seed: int = 0) -> Method:
@@ -181,8 +200,10 @@ def test_a_term_whose_weight_is_zero_is_left_out(name, device) -> None:
 
 
 def test_gradients_reach_the_networks_of_the_player_and_no_others(name, ndim, device) -> None:
+    """After a step, since what a head that begins with zeros is made of has no gradient before."""
     method = with_every_term(name, SHAPES[ndim], device)
     batch = batch_of(method.items, SHAPES[ndim], device)
+    trained(method, batch, 1, 1e-3)
     for player in method.players:
         method.zero_grad()
         loss_of(method, batch, player).backward()

@@ -1,5 +1,6 @@
 """Methods, one paper each."""
 
+from anamorph.methods.atlas_istn import AtlasISTN
 from anamorph.methods.base import Method
 from anamorph.methods.dynunet import DynUNet
 from anamorph.methods.lapirn import LapIRN
@@ -11,5 +12,6 @@ METHODS: dict[str, type[Method]] = {
     "lapirn": LapIRN,
     "unet": UNet,
     "dynunet": DynUNet,
+    "atlas-istn": AtlasISTN,
 }
 """Name on the command line -> method."""

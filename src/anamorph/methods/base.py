@@ -101,6 +101,9 @@ class Method(nn.Module, ABC):
         items: whether it learns from pairs or from cases.
         players: who takes turns within a step, in order.
         tasks: what the trained method can do; "register" needs ``register``, "segment" needs ``segment``.
+
+    Attributes:
+        validating: whether the answers asked for only choose among weights, so that a cheaper way to them will do.
     """
 
     Settings: ClassVar[type[MethodSettings]]
@@ -112,6 +115,7 @@ class Method(nn.Module, ABC):
     def __init__(self, settings: MethodSettings, domain: Domain) -> None:
         super().__init__()
         self.settings, self.domain = settings, domain
+        self.validating = False
 
     @abstractmethod
     def networks_of(self, player: str) -> Sequence[nn.Module]:
@@ -125,9 +129,18 @@ class Method(nn.Module, ABC):
         """
 
     def weights_of(self, player: str) -> Mapping[str, float]:
-        """The weight of each of the player's terms; by default those of the settings' ``weights`` that are not 0."""
+        """The weight of each of the player's terms; by default those of the settings' ``weights`` that are not 0.
+
+        Asked before each step: weights may change as the training goes on, their names may not.
+        """
         weights: Any = getattr(self.settings, "weights")  # noqa: B009
         return {name: weight for name, weight in weights.model_dump().items() if weight}
+
+    def before_training(self, batches: Any) -> None:
+        """Told once, before the first step of a training that begins anew, with an iterable as ``after_epoch``'s.
+
+        Nothing by default; state that it changes is a buffer, so that it is saved and restored.
+        """
 
     def begin_step(self, step: int, steps: int) -> None:
         """Told before each step how far the training is, to freeze or free parts; nothing by default."""

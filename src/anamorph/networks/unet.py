@@ -9,6 +9,9 @@ back    x2 linear, concatenated with the skip; conv c(s) + c(s-1) -> c(s-1), ReL
 head    1x1 conv c0 -> out, linear
 ======  ==============================================================================
 
+With ``batch_norm`` the k3 convolutions are each followed by batch normalisation, as in the paper's variant that learns
+without a segmentation loss.
+
 Source: M. Sinclair et al. (2022), Atlas-ISTN, doi:10.1016/j.media.2022.102383; O. Ronneberger et al. (2015),
 doi:10.1007/978-3-319-24574-4_28.
 """
@@ -23,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from anamorph.networks.convolution import Conv3d
 from anamorph.networks.padding import crop_to, pad_to_multiple
 from anamorph.types import ImageBatch
 
@@ -35,16 +39,29 @@ class StridedUNet(nn.Module):
         inputs: channels of the image.
         outputs: channels of the result.
         channels: at each scale, from fine to coarse; each scale halves the one before it.
+        batch_norm: whether every convolution but the last is normalised over the batch.
     """
 
-    def __init__(self, ndim: int, inputs: int, outputs: int, channels: Sequence[int] = (8, 16, 32, 64)) -> None:
+    def __init__(
+        self,
+        ndim: int,
+        inputs: int,
+        outputs: int,
+        channels: Sequence[int] = (8, 16, 32, 64),
+        batch_norm: bool = False,
+    ) -> None:
         super().__init__()
-        conv = nn.Conv3d if ndim == 3 else nn.Conv2d
+        conv, norm = (Conv3d, nn.BatchNorm3d) if ndim == 3 else (nn.Conv2d, nn.BatchNorm2d)
+
+        def layer(before: int, after: int, stride: int = 1) -> nn.Module:
+            convolution = conv(before, after, 3, stride=stride, padding=1)
+            return nn.Sequential(convolution, norm(after)) if batch_norm else convolution
+
         self.multiples = [2 ** (len(channels) - 1)] * ndim
-        self.first = conv(inputs, channels[0], 3, padding=1)
-        self.down = nn.ModuleList(conv(fine, coarse, 3, stride=2, padding=1) for fine, coarse in pairwise(channels))
-        self.encode = nn.ModuleList(conv(c, c, 3, padding=1) for c in channels)
-        self.decode = nn.ModuleList(conv(fine + coarse, fine, 3, padding=1) for fine, coarse in pairwise(channels))
+        self.first = layer(inputs, channels[0])
+        self.down = nn.ModuleList(layer(fine, coarse, stride=2) for fine, coarse in pairwise(channels))
+        self.encode = nn.ModuleList(layer(c, c) for c in channels)
+        self.decode = nn.ModuleList(layer(fine + coarse, fine) for fine, coarse in pairwise(channels))
         self.head = conv(channels[0], outputs, 1)
 
     def forward(self, image: ImageBatch) -> Float[Tensor, "batch outputs *spatial"]:

@@ -187,6 +187,8 @@ class Loop:
     def _begin(self, found: Checkpoint | None) -> None:
         if found is None:
             self.learner.begin_alike()
+            self.learner.method.eval()
+            self.learner.method.before_training(self._everything())
             self._save()
         elif found.state["data"] != self.task.data:
             do = "give the cohort that it began with, or --force to begin again"
@@ -256,22 +258,26 @@ class Loop:
         epoch, row, best = state.epoch + 1, learner.row(), False
         if not state.hooked:
             learner.method.eval()
-            everything = Pass(self.reader.items, self.schedule.batch_size, self.processes.device)
-            learner.method.after_epoch(state.epoch, everything)
+            learner.method.after_epoch(state.epoch, self._everything())
             state.hooked = True
         if epoch % self.schedule.validate_every == 0 or epoch == self.schedule.epochs:
             learner.share_buffers()
-            learner.kept.eval()
+            learner.kept.eval().validating = True
             if self.validation is not None:
                 scores = self.validation.score(learner.kept, self._between_items)
                 row |= {f"validation.{name}": value for name, value in scores.items()}
                 best = learner.judge(scores, epoch)
             self._picture(epoch)
+            learner.kept.validating = False
         state.epoch, state.sums, state.hooked = epoch, {}, False
         if self.history is not None:
             self.history.add(row)
         self._save()
         self.listener.epoch(row, best)
+
+    def _everything(self) -> Pass:
+        """The training batches as a method's hooks see them."""
+        return Pass(self.reader.items, self.schedule.batch_size, self.processes.device)
 
     def _between_items(self, done: float) -> None:
         if self.processes.any(self.interruption.pending):

@@ -47,11 +47,15 @@ class Players:
         self.method, self.schedule, self.processes = method, schedule, processes
         self.parameters = {player: _parameters(method, player) for player in method.players}
         self.optimisers = {player: optimiser_of(found, schedule) for player, found in self.parameters.items()}
-        self.weights = {player: dict(method.weights_of(player)) for player in method.players}
         kind = processes.device.type
         self.autocast = torch.autocast(kind, MIXED.get(schedule.precision), enabled=schedule.precision in MIXED)
         self.scaler = torch.amp.GradScaler(kind, enabled=schedule.precision == "float16")
         self.scaler.scale(torch.zeros((), device=processes.device))  # so that it has its scale where a batch is empty
+
+    @property
+    def weights(self) -> dict[str, dict[str, float]]:
+        """Of every player's terms, as they are now."""
+        return {player: dict(self.method.weights_of(player)) for player in self.method.players}
 
     def rate_of(self, player: str) -> float:
         """The learning rate that a player begins with."""
@@ -68,26 +72,29 @@ class Players:
         """
         told: list[Tensor] = [torch.tensor(signals, device=self.processes.device)]
         norms: list[Tensor] = []
+        weights = self.weights
         for player in self.method.players:
-            terms, norm = self._turn(player, batch, share, factor)
+            terms, norm = self._turn(player, weights[player], batch, share, factor)
             told.append(terms)
             norms.append(norm)
         sums = self.processes.total(torch.cat(told)).tolist()
-        names = [f"{player}.{term}" for player in self.method.players for term in self.weights[player]]
+        names = [f"{player}.{term}" for player in self.method.players for term in weights[player]]
         values = dict(zip(names, sums[len(signals) :], strict=True))
         finite = all(map(math.isfinite, [*values.values(), *torch.stack(norms).tolist()]))
         return Turns(values, finite, tuple(sums[: len(signals)]))
 
-    def _turn(self, player: str, batch: Batch | None, share: float, factor: float) -> tuple[Tensor, Tensor]:
+    def _turn(
+        self, player: str, weights: Mapping[str, float], batch: Batch | None, share: float, factor: float
+    ) -> tuple[Tensor, Tensor]:
         """The player's terms times the share, and the norm of the whole batch's gradient."""
         optimiser = self.optimisers[player]
         for group in optimiser.param_groups:
             group["lr"] = self.rate_of(player) * factor
         optimiser.zero_grad()
         learning = [parameter for parameter in self.parameters[player] if parameter.requires_grad]
-        told = torch.zeros(len(self.weights[player]), device=self.processes.device)
+        told = torch.zeros(len(weights), device=self.processes.device)
         if batch is not None:
-            told = share * self._backward(player, batch, share, learning)
+            told = share * self._backward(player, weights, batch, share, learning)
         self.processes.total_gradients(learning)
         learnt = [parameter for parameter in learning if parameter.grad is not None]
         if not learnt:
@@ -100,16 +107,18 @@ class Players:
         self.scaler.update()
         return told, norm
 
-    def _backward(self, player: str, batch: Batch, share: float, learning: list[nn.Parameter]) -> Tensor:
+    def _backward(
+        self, player: str, weights: Mapping[str, float], batch: Batch, share: float, learning: list[nn.Parameter]
+    ) -> Tensor:
         """The terms; the gradient of their weighted sum reaches the player's own parameters and no others."""
         with self.autocast:
             terms = self.method.terms(batch, player)
-        objective = weighted(terms, self.weights[player])
+        objective = weighted(terms, weights)
         # A displacement that is NaN makes grid_sample's gradient on the CPU write beyond its memory.
         harmless = objective.device.type != "cpu" or bool(objective.isfinite())
         if objective.requires_grad and learning and harmless:
             self.scaler.scale(share * objective).backward(inputs=learning)
-        return torch.stack([terms[name].detach().float() for name in self.weights[player]])
+        return torch.stack([terms[name].detach().float() for name in weights])
 
     def state(self) -> dict[str, Any]:
         """What the next step depends on, besides the weights."""

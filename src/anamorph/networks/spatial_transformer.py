@@ -1,0 +1,179 @@
+"""The spatial transformer of Atlas-ISTN: what it sees becomes a velocity and an affine map, and these a pair of maps.
+
+The network begins at half the resolution (k3 convolutions; channels c0, c1, ... at 1/2, 1/4, ... of the image):
+
+======  ==============================================================================
+part    computes
+======  ==============================================================================
+1/2     conv in -> in with stride 2, no activation; conv in -> c0, ReLU; conv c0 -> c0, ReLU
+s > 0   conv c(s-1) -> c(s-1) or c(s) with stride 2, no activation; conv c(s) -> c(s), ReLU
+back    x2 linear, concatenated with the skip; conv c(s) + c(s-1) -> c(s-1), ReLU
+SVF     conv c0 -> 8, ReLU; conv 8 -> d: velocity, voxels of the whole image
+affine  of the coarsest features: mean of 2 voxels an axis, linear -> 32, ReLU, linear -> parameters (zero at first)
+======  ==============================================================================
+
+From velocity v (at half the resolution) and affine map T to maps between atlas and case, as points:
+
+    phi    = exp(v), phi^-1 = exp(-v), both brought to the image's grid linearly
+    Phi    = T o phi         atlas points -> case points: y o Phi lies where the atlas does       (7)
+    Phi^-1 = phi^-1 o T^-1   case points -> atlas points: y_a o Phi^-1 lies where the case does   (8)
+
+T = M_t R D about the middle of the image (1): scales along the axes, then a rotation, then a translation. Lengths are
+those of the world, so that R turns without shearing whatever the shape and the spacing.
+
+Source: M. Sinclair et al. (2022), Atlas-ISTN, doi:10.1016/j.media.2022.102383, section 2 and its release; numbers of
+equations are the paper's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anamorph.networks.convolution import Conv3d
+from anamorph.networks.padding import crop_to, pad_to_multiple
+from anamorph.spatial.affine import Matrices, Parameters, affine_displacement, matrix_from_parameters
+from anamorph.spatial.field import compose, exponential, resize_displacement
+from anamorph.types import DisplacementBatch, ImageBatch
+
+Deformations = Literal["full", "svf", "affine"]
+HalfVelocity = Float[Tensor, "batch ndim *half"]
+"""Voxels of the half grid, along its axes."""
+
+SVF_FEATURES, AFFINE_FEATURES = 8, 32
+FARTHEST, WIDEST, LARGEST = 1.0, math.pi / 4, 1.0
+"""Limits of the affine map: translation in halves of the image, rotation in radians, logarithm of the scales."""
+
+
+class AtlasTransformation(NamedTuple):
+    """Maps between the atlas and cases, on their common grid, in voxels.
+
+    Args:
+        forward: Phi, B d I J (K): (case o Phi)(x) = case(x + forward(x)) is the case in the space of the atlas.
+        inverse: Phi^-1, B d I J (K): (atlas o Phi^-1)(x) = atlas(x + inverse(x)) is the atlas in the space of the case.
+        matrix: T, B (d+1) (d+1), from voxels of the atlas to voxels of the case; None where there is no affine map.
+        velocity: v, on half of the grid (made up to whole halvings at the upper ends), in voxels of that half grid.
+        local: phi, B d I J (K): what the regulariser sees.
+    """
+
+    forward: DisplacementBatch
+    inverse: DisplacementBatch
+    matrix: Matrices | None
+    velocity: HalfVelocity
+    local: DisplacementBatch
+
+
+class SpatialTransformer(nn.Module):
+    """See the module.
+
+    Args:
+        shape: voxels of the images, 2-D or 3-D.
+        inputs: channels of what it sees.
+        channels: at 1/2, 1/4, ... of the resolution.
+        kind: "full"; "svf": without the affine map; "affine": without velocities.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], inputs: int, channels: Sequence[int] = (16, 16, 32), kind: Deformations = "full"
+    ) -> None:
+        super().__init__()
+        ndim = len(shape)
+        conv = Conv3d if ndim == 3 else nn.Conv2d
+        self.shape, self.ndim = tuple(shape), ndim
+        self.multiples = [2 ** len(channels)] * ndim
+        coarser = list(pairwise(channels))
+        self.first = conv(inputs, inputs, 3, stride=2, padding=1)
+        self.widen = conv(inputs, channels[0], 3, padding=1)
+        self.down = nn.ModuleList(conv(fine, coarse, 3, stride=2, padding=1) for fine, coarse in coarser)
+        self.encode = nn.ModuleList(conv(c, c, 3, padding=1) for c in channels)
+        self.decode, self.flow, self.affine = nn.ModuleList(), None, None
+        if kind != "affine":
+            self.decode.extend(conv(fine + coarse, fine, 3, padding=1) for fine, coarse in coarser)
+            features = conv(channels[0], SVF_FEATURES, 3, padding=1)
+            self.flow = nn.Sequential(features, nn.ReLU(), conv(SVF_FEATURES, ndim, 3, padding=1))
+        if kind != "svf":
+            coarsest = math.prod(-(-n // (2 * self.multiples[0])) for n in shape)
+            rotations = ndim * (ndim - 1) // 2
+            head = nn.Linear(AFFINE_FEATURES, 2 * ndim + rotations)
+            self.affine = nn.Sequential(
+                nn.Flatten(), nn.Linear(channels[-1] * coarsest, AFFINE_FEATURES), nn.ReLU(), head
+            )
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+
+    def forward(self, seen: ImageBatch) -> tuple[HalfVelocity, Float[Tensor, "batch parameters"] | None]:
+        """Velocity in voxels of the half grid, zero if there is none, and parameters that ``affine_matrix`` takes."""
+        x = self.first(pad_to_multiple(seen, self.multiples))
+        half = x.shape[2:]
+        x = functional.relu(self.widen(x))
+        skips: list[Tensor] = []
+        for scale, encode in enumerate(self.encode):
+            if scale > 0:
+                skips.append(x)
+                x = self.down[scale - 1](x)
+            x = functional.relu(encode(x))
+        parameters = None if self.affine is None else self.affine(_halved(x)).float()
+        if self.flow is None:
+            return x.new_zeros(len(x), self.ndim, *half, dtype=torch.float32), parameters
+        for decode in reversed(self.decode):
+            skip = skips.pop()
+            mode = "trilinear" if self.ndim == 3 else "bilinear"
+            x = functional.interpolate(x, size=skip.shape[2:], mode=mode, align_corners=False)
+            x = functional.relu(decode(torch.cat([x, skip], 1)))
+        return self.flow(x).float() / 2, parameters
+
+
+def _halved(x: Tensor) -> Tensor:
+    """Means of 2 voxels along each axis; the last one of an odd number stays."""
+    pool = functional.avg_pool3d if x.ndim == 5 else functional.avg_pool2d
+    return pool(x, [min(2, n) for n in x.shape[2:]], stride=2, ceil_mode=True)
+
+
+def affine_matrix(parameters: Parameters, shape: Sequence[int], spacing: Sequence[float]) -> Matrices:
+    """T between voxel coordinates, B (d+1) (d+1), of any numbers; the identity of zeros.
+
+    Args:
+        parameters: translation (d), rotation vector (3) or angle (1), scale (d); each is sent through tanh to its
+            limits.
+        shape: of the image, about whose middle it turns.
+        spacing: of its voxels, mm.
+    """
+    ndim = len(shape)
+    steps = torch.tensor([*spacing, 1.0], dtype=parameters.dtype, device=parameters.device)
+    extent = torch.tensor(shape, dtype=parameters.dtype, device=parameters.device) * steps[:ndim]
+    rotations = ndim * (ndim - 1) // 2
+    translation, rotation, scale = parameters.tanh().split([ndim, rotations, ndim], 1)
+    shears = torch.zeros_like(parameters[:, :rotations])
+    bounded = torch.cat([FARTHEST * extent / 2 * translation, WIDEST * rotation, LARGEST * scale, shears], 1)
+    centre = [(n - 1) / 2 * step for n, step in zip(shape, spacing, strict=True)]
+    world = matrix_from_parameters(bounded, "affine", ndim, centre)
+    return world * steps / steps[:, None]
+
+
+def atlas_transformation(
+    velocity: HalfVelocity, matrix: Matrices | None, shape: Sequence[int], squarings: int = 6
+) -> AtlasTransformation:
+    """Equations 7 and 8.
+
+    Args:
+        velocity: in voxels of the half grid.
+        matrix: T between voxel coordinates, or None for the identity.
+        shape: of the image; the half grid begins where it does, and may reach beyond its upper ends.
+        squarings: of the integration.
+    """
+    flows = exponential(torch.cat([velocity, -velocity]), squarings)
+    whole = crop_to(resize_displacement(flows, [2 * n for n in velocity.shape[2:]]), shape)
+    local, local_inverse = whole.chunk(2)
+    if matrix is None:
+        return AtlasTransformation(local, local_inverse, None, velocity, local)
+    ndim = len(shape)
+    forward = affine_displacement(matrix, shape) + torch.einsum("bij,bj...->bi...", matrix[:, :ndim, :ndim], local)
+    back = affine_displacement(torch.linalg.inv_ex(matrix).inverse, shape)
+    return AtlasTransformation(forward, compose(local_inverse, back), matrix, velocity, local)
