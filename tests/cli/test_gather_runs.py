@@ -47,7 +47,7 @@ def test_a_raw_dataset_becomes_a_cohort_that_check_reads(dataset: Path, tmp_path
     assert ended.out.splitlines() == [
         "12 cases: 8 train, 2 validation, 2 test",
         "  t1: 12 scans, 10 with labels",
-        "written: cohort.csv; anamorph check tells what is in the files",
+        "written: cohort/cohort.csv; anamorph check tells what is in the files",
     ]
     assert counts(tmp_path / "cohort") == [8, 2, 2]
     table = (tmp_path / "cohort" / NAME).read_text()
@@ -100,6 +100,25 @@ def test_a_name_for_the_only_modality(dataset: Path, tmp_path: Path, anamorph: R
     assert (ended.code, ended.err[:9]) == (3, "E-COH-035")
 
 
+def test_labels_keep_the_names_that_the_dataset_gives_them(dataset: Path, tmp_path: Path, anamorph: Run) -> None:
+    assert anamorph("gather", "nnunet", dataset, "--out", tmp_path / "c").code == 0
+    assert read_cohort(tmp_path / "c").label_names == {1: "ball"}
+
+
+def test_the_cases_of_one_site_for_the_test(tmp_path: Path, anamorph: Run) -> None:
+    image = Image.from_array(np.random.default_rng(0).normal(size=(5, 6, 7)), AFFINE)
+    (tmp_path / "ixi").mkdir()
+    for case in ("IXI002-Guys-0828", "IXI012-HH-1211", "IXI035-IOP-0873", "IXI040-Guys-0724"):
+        write(image, tmp_path / "ixi" / f"{case}-T1.nii.gz")
+    command = ("gather", "ixi", tmp_path / "ixi", "--out", tmp_path / "c", "--test-cases", "*-IOP-*", "*-HH-*")
+    ended = anamorph(*command, "--validation-last", "1")
+    assert (ended.code, ended.err) == (0, "")
+    assert counts(tmp_path / "c") == [1, 1, 2]
+    assert read_cohort(tmp_path / "c").of_split("test").cases == ("IXI012-HH-1211", "IXI035-IOP-0873")
+    ended = anamorph(*command, "--force", "--test-last", "1")
+    assert (ended.code, ended.err[:9]) == (2, "E-CFG-010")
+
+
 def test_a_table_is_not_replaced_unasked(dataset: Path, tmp_path: Path, anamorph: Run) -> None:
     (tmp_path / NAME).write_text("mine")
     ended = anamorph("gather", "nnunet", dataset, "--out", tmp_path)
@@ -134,7 +153,7 @@ def test_links_to_nothing_are_named(tmp_path: Path, anamorph: Run) -> None:
         (
             ["nnUnet", "x", "--out", "c"],
             2,
-            "E-CFG-010: LAYOUT: found nnUnet, expected nnunet, bids or folders; did you",
+            "E-CFG-010: LAYOUT: found nnUnet, expected nnunet, bids, ixi, freesurfer, first, splits or folders; did",
         ),
         (["bids", "x", "--out", "c", "--test-share", "1"], 2, "E-CFG-010: --test-share: found 1, expected less than 1"),
         (

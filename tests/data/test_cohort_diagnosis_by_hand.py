@@ -199,7 +199,7 @@ def test_a_clean_copy_mends_what_is_harmless_and_refers_to_the_rest(
     renamed = tmp_path / "c0.nii"
     cohort.scans[0].image.rename(renamed)
     scans = (Scan("c0", "t1", renamed, cohort.scans[0].labels), *cohort.scans[1:])
-    cohort = Cohort(tmp_path, scans)
+    cohort = Cohort(tmp_path, scans, label_names={1: "liver"})
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
     found = describe_cohort(cohort)
     assert [of(found, number)[0][:9] for number in (0, 1)] == ["W-NII-005", "W-LAB-002"]
@@ -215,6 +215,7 @@ def test_a_clean_copy_mends_what_is_harmless_and_refers_to_the_rest(
     assert again.scans[0].labels == tmp_path / "c0_labels.nii.gz"
     assert again.scans[1].labels == clean / "labels/c1_t1.nii.gz"
     assert again.scans[2] == cohort.scans[2]
+    assert again.label_names == {1: "liver"}
     assert [of(describe_cohort(again), number) for number in range(3)] == [[], [], []]
     assert describe(clean / "labels/c1_t1.nii.gz", content="labels").value_range == (0, 2)
     assert {file: file.read_bytes() for file in before} == before

@@ -12,6 +12,7 @@ import pytest
 from anamorph.data.cohort import Cohort, Pair, Scan
 from anamorph.data.cohort_files import (
     COLUMNS,
+    LABELS,
     NAME,
     PAIRS,
     is_cohort,
@@ -205,3 +206,23 @@ def test_a_file_name_that_is_no_text_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="E-COH-003"):
         write_cohort(Cohort(tmp_path, (Scan("a", "t1", image),)), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_labels_are_written_and_read_again(tables: Tables) -> None:
+    folder = tables()
+    cohort = read_cohort(folder)
+    assert cohort.label_names == {}
+    names = {4: "liver, left lobe", 10: "Zürich"}
+    write_cohort(Cohort(folder, cohort.scans, label_names=names), folder)
+    assert (folder / LABELS).read_text(encoding="utf-8") == 'label,name\n4,"liver, left lobe"\n10,Zürich\n'
+    assert read_cohort(folder).label_names == names
+    write_cohort(cohort, folder)
+    assert not (folder / LABELS).exists()
+
+
+@pytest.mark.parametrize("row", ["0,x", "-1,x", "1.5,x", "one,x", "1,", "4,again", "²,x"])
+def test_labels_that_cannot_be_named(row: str, tables: Tables) -> None:
+    folder = tables()
+    (folder / LABELS).write_text(f"label,name\n4,liver\n{row}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"E-COH-003: labels\.csv: line 3: label"):
+        read_cohort(folder)

@@ -91,3 +91,29 @@ def test_p04_too_few_subjects() -> None:
         cohort_of(2).divided(validation=0.1, test=0.1)
     with pytest.raises(InputError, match="E-COH-034"):
         cohort_of(1, sessions=3).divided(test=0.1)
+
+
+def test_cases_named_for_the_test() -> None:
+    """Sessions stay together, test cases of before go, and pairs with them."""
+    before = cohort_of(6, 2).held_back(validation=1, test=1)
+    of = {scan.name: scan for scan in before.scans}
+    pairs = [("s0_ses-0_a", "s0_ses-1_a"), ("s0_ses-0_a", "s1_ses-0_a"), ("s5_ses-0_a", "s5_ses-1_a")]
+    listed = tuple(Pair(of[fixed], of[moving]) for fixed, moving in pairs)
+    found = Cohort(Path(), before.scans, listed).with_test(["s0*", "s[2-3]_ses-1"])
+    assert found.of_split("test").cases == tuple(f"s{n}_ses-{m}" for n in (0, 2, 3) for m in (0, 1))
+    assert found.of_split("validation").cases == ("s4_ses-0", "s4_ses-1")
+    assert found.of_split("train").cases == ("s1_ses-0", "s1_ses-1")
+    assert [(pair.name, pair.split) for pair in found.listed] == [("s0_ses-0_a-s0_ses-1_a", "test")]
+
+
+def test_named_cases_that_were_for_the_test_already_stay_there() -> None:
+    found = cohort_of(6).held_back(test=2).with_test(["s5", "s0"])
+    assert found.of_split("test").cases == ("s0", "s5")
+    assert "s4" not in found.cases
+
+
+def test_patterns_that_name_nothing_or_everything() -> None:
+    with pytest.raises(InputError, match=r"E-COH-037: no case that 'S1' names.*the first of 3 is s0"):
+        cohort_of(3).with_test(["s0", "S1"])
+    with pytest.raises(InputError, match="E-COH-034: 3 subjects for the test, expected some left to train on"):
+        cohort_of(3).with_test(["*"])

@@ -12,11 +12,13 @@ from anamorph.data.image import Labelmap
 from anamorph.data.phantoms import PhantomScan, phantom
 from anamorph.data.phantoms.brain import read_tissues
 from anamorph.data.phantoms.brain_anatomy import LABEL_NAMES, TISSUE_OF, built_in_brain
-from anamorph.errors import InputError
+from anamorph.data.phantoms.scanners import SITES
+from anamorph.errors import ConfigurationError, InputError
 from anamorph.evaluation.overlap import dice
 
 LABEL_OF = {name: label for label, name in LABEL_NAMES.items()}
 COARSE = {"spacing": 5.0, "subject_smoothness_mm": 50.0, "smoothness_mm": 50.0}
+ONE_T1 = {"spacing": 5.0, "subject_smoothness_mm": 50.0, "modalities": ("t1",)}
 
 
 def arrays(scan: PhantomScan) -> tuple[np.ndarray, np.ndarray]:
@@ -180,3 +182,53 @@ def test_a_hard_scanner_fades_the_contrast() -> None:
         found[scanner] = [np.median(image[labels == LABEL_OF[name]]) for name in ("white matter", "ventricles")]
         assert scan.image.grid.spacing[2] == pytest.approx(18.0 if scanner == "hard" else 6.0)
     assert np.ptp(found["hard"]) < 0.8 * np.ptp(found["routine"])
+
+
+def contrast(image: np.ndarray, labels: np.ndarray) -> float:
+    """White against grey matter, relative to the white."""
+    grey, white = (float(np.median(image[labels == LABEL_OF[name]])) for name in ("cortex", "white matter"))
+    return (white - grey) / white
+
+
+def test_the_same_subject_at_every_site() -> None:
+    """Nearer to noise, and contrast, the farther from home; labels and place are the subject's own."""
+    options = ONE_T1
+    at = {site: phantom("brain", 0, {**options, "site": site}).case(0).scans[0] for site in SITES}
+    assert np.array_equal(arrays(at["home"])[0], arrays(phantom("brain", 0, options).case(0).scans[0])[0])
+    images = {site: arrays(scan) for site, scan in at.items()}
+    for site in ("sister", "contrast", "noisy"):
+        assert np.array_equal(images[site][1], images["home"][1])
+        assert not np.array_equal(images[site][0], images["home"][0])
+    contrasts = {site: contrast(*found) for site, found in images.items()}
+    assert contrasts["home"] > contrasts["sister"] > contrasts["noisy"] > contrasts["contrast"] > 0
+    fine, thick = at["home"].image.grid, at["thick"].image.grid
+    assert thick.shape[2] == fine.shape[2] // 2
+    np.testing.assert_allclose(thick.spacing, fine.spacing * [1, 1, 2])
+
+
+def test_deep_structures_as_one_label() -> None:
+    options = ONE_T1
+    brains = phantom("brain", 0, {**options, "subcortical": True})
+    assert brains.label_names == {1: "subcortical structures"}
+    one, all_ = brains.case(0).scans[0], phantom("brain", 0, options).case(0).scans[0]
+    labels = arrays(all_)[1]
+    deep = [LABEL_OF[name] for name in ("thalamus", "caudate", "putamen", "pallidum", "hippocampus", "brain stem")]
+    assert np.array_equal(arrays(one)[1], np.isin(labels, deep).astype(labels.dtype))
+    assert np.array_equal(arrays(one)[0], arrays(all_)[0])
+    assert one.mask is not None
+    assert all_.mask is not None
+    assert bool((one.mask.data == all_.mask.data).all())
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"site": "home", "scanner": "hard"}, "scanner would change nothing: the site decides"),
+        ({"site": "far"}, "found 'far', expected 'home'"),
+        ({"subcortical": True, "tumour": True}, "subcortical leaves no label for the tumour"),
+        ({"subcortical": True, "labelmap": ("a.nii",)}, "subcortical would change nothing"),
+    ],
+)
+def test_sites_and_labels_that_do_not_fit(options: dict, found: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"E-SYN-002: .*{found}"):
+        phantom("brain", 0, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -28,8 +29,8 @@ class ExperimentRequest(BaseModel):
     scale: Literal["cpu", "paper"] = "cpu"
     """cpu is sized for about 20 minutes on two cores, paper has the paper's sizes and schedules, for a GPU."""
     out: Path | None = None
-    """Folder for all that is made; build/experiments/PAPER/NAME_SCALE if absent. What is there already is not done
-    again."""
+    """Folder for all that is made; build/experiments/PAPER/NAME_SCALE if absent, with the name that the file gives or
+    its own. What is there already is not done again."""
     results: Path = Path("benchmarks/results")
     """Folder for the table: PAPER/NAME_SCALE.md, with .json and .csv."""
     device: str = "auto"
@@ -55,38 +56,62 @@ def run(request: ExperimentRequest, screen: Screen) -> int:
     """Run what is not done yet, and write the table; 5 where a case failed."""
     import torch
 
-    from anamorph.cli.compare import show, write_comparison
+    from anamorph.cli.compare import show
     from anamorph.cli.screen import shown
     from anamorph.evaluation.metrics import FAILED
     from anamorph.training.configuration import Machine
-    from anamorph.training.experiment import read_experiment, run_experiment
+    from anamorph.training.experiment import run_experiment
+    from anamorph.training.experiment_recipe import read_experiment
 
     if request.threads is not None:
         torch.set_num_threads(request.threads)
     experiment = read_experiment(request.file, request.scale)
-    name = f"{request.file.resolve().parent.name}/{request.file.stem}_{request.scale}"
-    out = request.out or Path("build/experiments") / name
+    paper, stem = request.file.resolve().parent.name, request.file.stem
+    out = request.out or Path("build/experiments") / paper / f"{experiment.folder or stem}_{request.scale}"
     machine = Machine(device=request.device, workers=request.workers, threads=request.threads)
     with screen.progress() as progress:
         result = run_experiment(
             experiment, out, machine=machine, threads=torch.get_num_threads(), force=request.force,
             progress=progress, say=screen.say,
         )  # fmt: skip
-    judged = experiment.evaluate
-    comparison = write_comparison(
-        result.scores, out, title=experiment.title, metrics=judged.metrics, reference=judged.reference
-    )
-    page = _record(request, name, result, comparison)
-    show(comparison, screen)
-    screen.say(f"page: {shown(out / 'comparison.html')}; table: {shown(page)}")
+    pages = out / stem if experiment.folder else out  # several files may share the folder
+    comparisons = _compared(result, pages)
+    page = _record(request, f"{paper}/{stem}_{request.scale}", result, comparisons)
+    for group, comparison in comparisons.items():
+        if group:
+            screen.say(f"\n{group}")
+        show(comparison, screen)
+        screen.say(f"page: {shown(pages / group / 'comparison.html')}")
+    screen.say(f"table: {shown(page)}")
     failures = [score for score in result.scores if score.metric == FAILED]
     for score in failures:
         screen.warning(f"{score.method} gave nothing for {score.case}: {score.reason}")
     return FAILURES if failures else 0
 
 
-def _record(request: ExperimentRequest, name: str, result: ExperimentResult, comparison: Comparison) -> Path:
-    """Table, record and scores among the results; returns the table's file."""
+def _compared(result: ExperimentResult, pages: Path) -> dict[str, Comparison]:
+    """The methods compared within each group of cases, and their pages."""
+    from anamorph.cli.compare import write_comparison
+    from anamorph.data.files import atomic_write
+    from anamorph.evaluation.scores import to_csv
+
+    experiment, judged, found = result.experiment, result.experiment.evaluate, {}
+    pages.mkdir(parents=True, exist_ok=True)
+    with atomic_write(pages / "scores.csv") as part:
+        part.write_text(to_csv(result.scores), encoding="utf-8")
+    for group, scores in result.groups().items():
+        (pages / group).mkdir(exist_ok=True)
+        found[group] = write_comparison(
+            scores, pages / group, title=f"{experiment.title}: {group}" if group else experiment.title,
+            metrics=judged.metrics, labels=judged.labels, reference=judged.reference,
+        )  # fmt: skip
+    return found
+
+
+def _record(
+    request: ExperimentRequest, name: str, result: ExperimentResult, comparisons: Mapping[str, Comparison]
+) -> Path:
+    """Tables, record and scores among the results; returns the tables' file."""
     import json
 
     import torch
@@ -108,10 +133,10 @@ def _record(request: ExperimentRequest, name: str, result: ExperimentResult, com
         "versions": versions(("anamorph", "torch", "numpy", "scipy", "monai", "accelerate")),
     }
     record = experiment_record(
-        experiment.title, comparison, result.trained, facts, experiment.model_dump(mode="json", exclude={"about"})
+        experiment.title, comparisons, result.trained, facts, experiment.model_dump(mode="json", exclude={"about"})
     )
     texts = {
-        ".md": experiment_page(experiment.title, experiment.about, comparison, result.trained, facts),
+        ".md": experiment_page(experiment.title, experiment.about, comparisons, result.trained, facts),
         ".json": json.dumps(record, indent=1, allow_nan=False) + "\n",
         ".csv": to_csv(result.scores),
     }

@@ -1,4 +1,4 @@
-"""``anamorph gather``: the table of a cohort out of a folder in nnU-Net's or BIDS's layout; the files stay there."""
+"""``anamorph gather``: the table of a cohort out of a folder in somebody's layout; the files stay there."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ class GatherRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
-    layout: Literal["nnunet", "bids", "folders"]
-    """nnunet: a raw dataset with dataset.json. bids: folders sub-*. folders: images, labels, masks and landmarks."""
+    layout: Literal["nnunet", "bids", "ixi", "freesurfer", "first", "splits", "folders"]
+    """nnunet: a raw dataset with dataset.json. bids: folders sub-*. ixi: IXI002-Guys-0828-T1.nii.gz. freesurfer: a
+    folder SUBJECT/mri of each. first: FSL FIRST's labels beside the images. splits: folders train and test of CASE_img
+    and CASE_seg. folders: images, labels, masks and landmarks."""
     folder: Path
     """The dataset."""
     out: Path
@@ -43,6 +45,8 @@ class GatherRequest(BaseModel):
     """So many training subjects, the last by name, are test."""
     validation_last: Annotated[int, Field(ge=1)] | None = None
     """So many before those are validation."""
+    test_cases: tuple[str, ...] = ()
+    """Patterns of the test cases' names, as *-IOP-* for one hospital of IXI."""
     force: bool = False
     """Replace a cohort.csv that is there."""
 
@@ -52,14 +56,16 @@ class GatherRequest(BaseModel):
             raise ValueError("the shares leave nothing to train on")
         if (self.test_share or self.validation_share) and (self.test_last or self.validation_last):
             raise ValueError("either shares, or the last so many")
+        if self.test_cases and (self.test_share or self.test_last):
+            raise ValueError("the test cases are named, or so many are taken")
         return self
 
 
 FORM = Form(
     GatherRequest,
     positional=("layout", "folder"),
-    groups={"splits": ("test_share", "validation_share", "seed", "test_last", "validation_last")},
-    metavars={"out": "FOLDER"},
+    groups={"splits": ("test_share", "validation_share", "seed", "test_last", "validation_last", "test_cases")},
+    metavars={"out": "FOLDER", "test_cases": "PATTERN [PATTERN ...]"},
     example="anamorph gather nnunet Dataset004_Hippocampus --out cohort",
 )
 
@@ -79,14 +85,16 @@ def run(request: GatherRequest, screen: Screen) -> int:
         cohort = cohort.renamed(request.modality)
     make_folder(request.out)
     write_cohort(cohort, request.out)
-    _tell(cohort, screen)
+    _tell(cohort, table, screen)
     return 0
 
 
 def _divide(cohort: Cohort, request: GatherRequest, screen: Screen) -> Cohort:
     """The splits that are asked for."""
     own = len(cohort.of_split("test").cases)
-    if own and (request.test_share or request.test_last):
+    if request.test_cases:
+        cohort = cohort.with_test(request.test_cases)
+    elif own and (request.test_share or request.test_last):
         cohort = replace(cohort, scans=tuple(scan for scan in cohort.scans if scan.split != "test"))
         screen.say(f"left out: {own} test cases of the dataset, since others are asked for")
     if request.test_last or request.validation_last:
@@ -97,13 +105,13 @@ def _divide(cohort: Cohort, request: GatherRequest, screen: Screen) -> Cohort:
     return cohort
 
 
-def _tell(cohort: Cohort, screen: Screen) -> None:
+def _tell(cohort: Cohort, table: Path, screen: Screen) -> None:
+    from anamorph.cli.screen import shown
     from anamorph.data.cohort import SPLITS
-    from anamorph.data.cohort_files import NAME
 
     cases = {split: len(cohort.of_split(split).cases) for split in SPLITS}
     screen.say(f"{len(cohort.cases)} cases: {', '.join(f'{count} {split}' for split, count in cases.items())}")
     for modality, count in sorted(Counter(scan.modality for scan in cohort.scans).items()):
         labelled = sum(scan.modality == modality and scan.labels is not None for scan in cohort.scans)
         screen.say(f"  {modality}: {count} scans, {labelled} with labels")
-    screen.say(f"written: {NAME}; anamorph check tells what is in the files")
+    screen.say(f"written: {shown(table)}; anamorph check tells what is in the files")

@@ -1,13 +1,15 @@
 """What a cohort is: cases, their scans by modality, and the pairs that are registered.
 
-A cohort lives in a folder as ``cohort.csv``, one row a scan, paths relative to it, and optionally ``pairs.csv``.
+A cohort lives in a folder as ``cohort.csv``, one row a scan, paths relative to it, and optionally ``pairs.csv`` and
+``labels.csv``.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -85,11 +87,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Scans in a fixed order (by case, then modality), and the listed pairs."""
+    """Scans in a fixed order (by case, then modality), the listed pairs, and what labels are called."""
 
     root: Path
     scans: tuple[Scan, ...]
     listed: tuple[Pair, ...] = ()
+    label_names: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -160,6 +163,33 @@ class Cohort:
         validations, tests = (max(1, round(len(ranked) * share)) if share else 0 for share in (validation, test))
         return self._set_aside(ranked, validations, tests)
 
+    def with_test(self, patterns: Sequence[str]) -> Cohort:
+        """The same with the cases that shell patterns name as its test cases; test cases of before are left out.
+
+        Sessions of a subject stay together; listed pairs that the new splits tear apart are left out.
+
+        Args:
+            patterns: such as "*-IOP-*"; upper and lower case differ.
+
+        Raises:
+            InputError: E-COH-037, nothing fits a pattern; E-COH-034, nothing is left to train on.
+        """
+        fitting = {pattern: [case for case in self.cases if fnmatchcase(case, pattern)] for pattern in patterns}
+        if idle := [pattern for pattern, cases in fitting.items() if not cases]:
+            do = f"the first of {len(self.cases)} is {self.cases[0]}"
+            raise InputError("E-COH-037", f"no case that {idle[0]!r} names", expected="one at least", do=do)
+        chosen = {subject_of(case) for cases in fitting.values() for case in cases}
+        if not self._learners - chosen:
+            found = f"{len(chosen)} subjects for the test"
+            raise InputError("E-COH-034", found, expected="some left to train on", do="name fewer")
+
+        def stays(scan: Scan) -> bool:
+            return scan.split != "test" or subject_of(scan.case) in chosen
+
+        scans = tuple(filter(stays, self.scans))
+        listed = tuple(pair for pair in self.listed if stays(pair.fixed) and stays(pair.moving))
+        return replace(self, scans=scans, listed=listed)._assigned(dict.fromkeys(chosen, "test"))
+
     def renamed(self, modality: str) -> Cohort:
         """The same with a name for its only modality.
 
@@ -183,10 +213,11 @@ class Cohort:
             raise InputError("E-COH-034", found, expected="some left to train on", do="hold back fewer")
         drawn: dict[str, Split] = dict.fromkeys(ranked[:test], "test")
         drawn |= dict.fromkeys(ranked[test : test + validation], "validation")
-        scans = tuple(
-            replace(scan, split=drawn.get(subject_of(scan.case), "train")) if scan.split == "train" else scan
-            for scan in self.scans
-        )
+        return self._assigned(drawn)
+
+    def _assigned(self, splits: Mapping[str, Split]) -> Cohort:
+        """The same with other splits of some subjects."""
+        scans = tuple(replace(scan, split=splits.get(subject_of(scan.case), scan.split)) for scan in self.scans)
         of = {scan.name: scan for scan in scans}
         listed = [replace(pair, fixed=of[pair.fixed.name], moving=of[pair.moving.name]) for pair in self.listed]
         return replace(self, scans=scans, listed=tuple(p for p in listed if p.fixed.split == p.moving.split))

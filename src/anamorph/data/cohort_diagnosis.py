@@ -268,7 +268,7 @@ def fix_cohort(
     listed = tuple(
         replace(pair, fixed=scans[pair.fixed.name], moving=scans[pair.moving.name]) for pair in found.cohort.listed
     )
-    write_cohort(Cohort(folder, tuple(scans.values()), listed), folder)
+    write_cohort(Cohort(folder, tuple(scans.values()), listed, found.cohort.label_names), folder)
     return [copy for _, copy in done.values()]
 
 

@@ -1,4 +1,4 @@
-"""Cohorts as tables: ``cohort.csv`` has a row for each scan, ``pairs.csv`` beside it one for each listed pair.
+"""``cohort.csv`` has a row a scan; beside it ``pairs.csv`` one a listed pair, ``labels.csv`` one a label.
 
 ==============  =======================  ======================================================================
 table           column                   holds
@@ -9,6 +9,7 @@ table           column                   holds
 ..              split                    train (also where empty), validation or test
 ``pairs.csv``   fixed_case, ...          fixed_modality, moving_case, moving_modality: two scans of one split
 ..              displacement             file of the true map on the fixed grid, where it is known
+``labels.csv``  label, name              what a value of the label maps is called
 ==============  =======================  ======================================================================
 
 UTF-8, with or without a byte-order mark; comma, semicolon or tab. Columns may be absent from ``labels`` on and stand
@@ -30,9 +31,10 @@ from anamorph.data.files import atomic_write
 from anamorph.data.landmark_formats import FORMULA, listed
 from anamorph.errors import InputError, warn
 
-NAME, PAIRS = "cohort.csv", "pairs.csv"
+NAME, PAIRS, LABELS = "cohort.csv", "pairs.csv", "labels.csv"
 COLUMNS = ("case", "modality", *FILES, "split")
 PAIR_COLUMNS = ("fixed_case", "fixed_modality", "moving_case", "moving_modality", "displacement")
+LABEL_COLUMNS = ("label", "name")
 NEEDED, PAIRS_NEED = 3, 4
 """How many of the columns must be there, from the first on."""
 MOST_NAME_BYTES = 100
@@ -102,7 +104,10 @@ def read_tables(path: Path, root: Path | None = None) -> Cohort:
     if os.path.lexists(path.parent / PAIRS):
         table = Table(path.parent / PAIRS, folder, table.root)
         pairs = tuple(sorted(_pairs(table, scans), key=lambda pair: (pair.fixed.name, pair.moving.name)))
-    return Cohort(folder, tuple(sorted(scans.values(), key=lambda scan: (scan.case, scan.modality))), pairs)
+    names: dict[int, str] = {}
+    if os.path.lexists(path.parent / LABELS):
+        names = _label_names(Table(path.parent / LABELS, folder, None))
+    return Cohort(folder, tuple(sorted(scans.values(), key=lambda scan: (scan.case, scan.modality))), pairs, names)
 
 
 def refuse_missing(
@@ -129,7 +134,7 @@ def refuse_missing(
 
 
 def write_cohort(cohort: Cohort, folder: Path) -> None:
-    """Write ``cohort.csv``, and ``pairs.csv`` where pairs are listed, each in one stroke; replaces both.
+    """Write ``cohort.csv``, and ``pairs.csv`` and ``labels.csv`` where there is something to list; replaces all.
 
     Paths are written relative to ``folder``, so that it can be moved together with the files.
 
@@ -145,6 +150,10 @@ def write_cohort(cohort: Cohort, folder: Path) -> None:
         _write(folder / PAIRS, PAIR_COLUMNS, [_row_of_pair(pair, folder) for pair in cohort.listed])
     else:
         (folder / PAIRS).unlink(missing_ok=True)
+    if cohort.label_names:
+        _write(folder / LABELS, LABEL_COLUMNS, [[str(label), name] for label, name in cohort.label_names.items()])
+    else:
+        (folder / LABELS).unlink(missing_ok=True)
 
 
 def relative(file: Path, folder: Path) -> str:
@@ -247,6 +256,17 @@ def _pairs(table: Table, scans: dict[str, Scan]) -> Iterator[Pair]:
                 continue
         expected = "each pair of two scans of one split once"
         raise InputError("E-COH-009", f"line {line}: {problem}", file=table.path, expected=expected)
+
+
+def _label_names(table: Table) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for line, row in table.rows(LABEL_COLUMNS, len(LABEL_COLUMNS)):
+        label = row["label"]
+        if not label.isascii() or not label.isdigit() or not int(label) or int(label) in names or not row["name"]:
+            found = f"line {line}: label {label[:40]!r} named {row['name'][:40]!r}"
+            raise InputError("E-COH-003", found, file=table.path, expected="each label from 1 on once, with a name")
+        names[int(label)] = row["name"]
+    return names
 
 
 def _row_of(scan: Scan, folder: Path) -> list[str]:

@@ -170,6 +170,15 @@ def _refuse_other_versions(model: type[BaseModel], values: Mapping[str, Any], pa
         raise ConfigurationError("E-CFG-012", found, file=path, expected=expected, do=do)
 
 
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with changes, nested mappings key by key."""
+    result = dict(values)
+    for name, value in changes.items():
+        before = result.get(name)
+        result[name] = merged(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
 def save(model: BaseModel, path: Path) -> None:
     """Write a model as YAML, every value spelled out, in the order of its fields; atomically."""
     import yaml

@@ -17,6 +17,7 @@ from anamorph.data.guard import sniff
 from anamorph.data.image import Image, Labelmap, Mask, ReadPolicy
 from anamorph.data.itk import ItkFile
 from anamorph.data.metaimage import open_metaimage
+from anamorph.data.mgh import MghFile, open_mgh
 from anamorph.data.nifti import Form, NiftiFile, form_difference, header_of_pair, open_nifti
 from anamorph.data.nrrd import open_nrrd
 from anamorph.data.volume import Volume
@@ -172,7 +173,7 @@ def _add_header(path: Path, facts: FileFacts) -> None:
     path = header_of_pair(path)
     sniffed = sniff(path)
     facts.format = sniffed.kind
-    header: NiftiFile | ItkFile
+    header: NiftiFile | ItkFile | MghFile
     match sniffed.kind:
         case "nifti":
             header = open_nifti(path, sniffed)
@@ -184,6 +185,9 @@ def _add_header(path: Path, facts: FileFacts) -> None:
         case "metaimage":
             header = open_metaimage(path)
             facts.format = header.format
+        case "mgh":
+            header = open_mgh(path, sniffed)
+            facts.format = "MGH" + (", gzip" if sniffed.compressed else "")
         case _:
             return
     facts.shape, facts.dtype = header.shape, header.dtype

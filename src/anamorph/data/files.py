@@ -21,6 +21,7 @@ from anamorph.data.guard import CHUNK, Sniffed, sniff
 from anamorph.data.image import Image, Labelmap, Mask, ReadPolicy
 from anamorph.data.itk import read_itk
 from anamorph.data.metaimage import open_metaimage, write_metaimage
+from anamorph.data.mgh import read_mgh
 from anamorph.data.nifti import header_of_pair, read_nifti, write_nifti
 from anamorph.data.nrrd import open_nrrd, write_nrrd
 from anamorph.data.raster import read_raster
@@ -34,6 +35,7 @@ EXTENSIONS = {
     "nifti": (".nii", ".nii.gz", ".hdr", ".hdr.gz"),
     "nrrd": (".nrrd", ".nhdr"),
     "metaimage": (".mha", ".mhd"),
+    "mgh": (".mgh", ".mgz"),
     "png": (".png",),
     "jpeg": (".jpg", ".jpeg"),
     "tiff": (".tif", ".tiff"),
@@ -47,7 +49,7 @@ def read(path: str | Path, policy: ReadPolicy | None = None, modality: str | Non
     """An image of one channel, as float32.
 
     Args:
-        path: NIfTI, NRRD, MetaImage, or a greyscale PNG, JPEG or TIFF.
+        path: NIfTI, NRRD, MetaImage, MGH, or a greyscale PNG, JPEG or TIFF.
         policy: how to answer what the file leaves open.
         modality: "ct", "t1", ... recorded with the image.
 
@@ -108,6 +110,9 @@ def read_volume(path: str | Path, policy: ReadPolicy) -> Volume:
         case "nrrd" | "metaimage" if not sniffed.compressed:
             _compare_with_name(path, sniffed)
             return read_itk(open_nrrd(path) if sniffed.kind == "nrrd" else open_metaimage(path), policy)
+        case "mgh":
+            _compare_with_name(path, sniffed)
+            return read_mgh(path, sniffed, policy)
         case "png" | "jpeg" | "tiff" if not sniffed.compressed:
             _compare_with_name(path, sniffed)
             return read_raster(path, policy)
@@ -140,7 +145,7 @@ def _unread(path: Path, sniffed: Sniffed) -> InputError:
         found = "a web page, neither gzip nor an image"
         return InputError("E-IO-003", found, file=path, expected="an image", do="download it again")
     found = "HDF5, perhaps a transform" if sniffed.kind == "hdf5" else "bytes of no known image format"
-    expected = "NIfTI, NRRD, MetaImage, PNG, JPEG or TIFF"
+    expected = "NIfTI, NRRD, MetaImage, MGH, PNG, JPEG or TIFF"
     return InputError("E-FMT-009", found, file=path, expected=expected, do="convert it to NIfTI")
 
 
@@ -148,7 +153,7 @@ def _compare_with_name(path: Path, sniffed: Sniffed) -> None:
     name = path.name.lower()
     if not name.endswith(EXTENSIONS[sniffed.kind]):
         warn("W-FMT-013", f"holds {sniffed.kind}, whatever its name says", file=path)
-    elif sniffed.compressed and not name.endswith(".gz"):
+    elif sniffed.compressed and not name.endswith((".gz", ".mgz")):
         warn("W-NII-005", "gzip, though its name does not end in .gz", file=path)
     elif name.endswith(".gz") and not sniffed.compressed:
         warn("W-NII-004", "not gzip, though its name ends in .gz", file=path)

@@ -31,6 +31,7 @@ from anamorph.data.files import read, read_labels, read_volume
 from anamorph.data.guard import sniff
 from anamorph.data.image import Image, ReadPolicy
 from anamorph.data.metaimage import open_metaimage
+from anamorph.data.mgh import open_mgh
 from anamorph.data.nifti import choose_affine, header_of_pair, open_nifti
 from anamorph.data.nrrd import open_nrrd
 from anamorph.data.plan import DIRECTIONS, Intensity, Plan
@@ -111,7 +112,7 @@ def propose_plan(
     chosen = given.get("modalities", {})
     given["modalities"] = {name: chosen.get(name) or _intensity(name, images[name]) for name in cohort.modalities}
     if "labels" not in given:
-        given["labels"] = _union(labels)
+        given["labels"] = _union(labels, cohort.label_names)
     return Plan.model_validate(given)
 
 
@@ -127,6 +128,10 @@ def read_grid(path: Path, policy: ReadPolicy) -> Grid:
         itk = open_nrrd(path) if sniffed.kind == "nrrd" else open_metaimage(path)
         shape, _, _ = choose_volume(itk.shape, policy, path)
         shape, affine = shape[: len(itk.affine) - 1], itk.affine
+    elif sniffed.kind == "mgh":
+        mgh = open_mgh(path, sniffed)
+        shape, _, _ = choose_volume(mgh.shape, policy, path)
+        affine = mgh.affine
     else:
         return read_volume(path, policy).grid
     return place(np.broadcast_to(np.uint8(0), shape), affine, policy, path).grid
@@ -250,15 +255,15 @@ def _shape(extent: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     return np.maximum(1, [math.ceil(voxels - 1e-2) for voxels in extent / spacing])
 
 
-def _union(labels: Mapping[str, Mapping[int, str]]) -> dict[int, str]:
-    """Every label of the training scans in rising order, with the first name that a file gives it."""
+def _union(labels: Mapping[str, Mapping[int, str]], known: Mapping[int, str]) -> dict[int, str]:
+    """Every label of the training scans in rising order, as the cohort calls it, or the first file that names it."""
     counts = Counter(value for found in labels.values() for value in found if value != 0)
     rare = [f"{value} (in {count})" for value, count in sorted(counts.items()) if count < len(labels)]
     if rare:
         more = f" and {len(rare) - LISTED} more" if len(rare) > LISTED else ""
         warn("W-COH-040", f"not in all {len(labels)} labelled training scans: label {', '.join(rare[:LISTED])}{more}")
     names = {value: next(filter(None, (found.get(value) for found in labels.values())), "") for value in counts}
-    return {value: names[value] or f"label {value}" for value in sorted(counts)}
+    return {value: known.get(value) or names[value] or f"label {value}" for value in sorted(counts)}
 
 
 def _by(numbers: np.ndarray) -> str:

@@ -22,12 +22,13 @@ from anamorph.errors import InputError, IntegrityError, ResourceError, warn
 GZIP = b"\x1f\x8b"
 CHUNK = 1 << 20
 HEAD_BYTES = 1024
+MGH_START = (1).to_bytes(4, "big")
 MOST_INFLATION = 1032
 """Deflate cannot expand further than this (RFC 1951: 258 bytes from two bits)."""
 MOST_TRAILING_BYTES = 1 << 20
 """How far behind the data a stream is followed to its checksum."""
 
-Kind = Literal["nifti", "nrrd", "metaimage", "png", "jpeg", "tiff", "dicom", "html", "hdf5", "unknown"]
+Kind = Literal["nifti", "nrrd", "metaimage", "mgh", "png", "jpeg", "tiff", "dicom", "html", "hdf5", "unknown"]
 Family = Literal["NII", "FMT"]
 """Of a code: NIfTI, or another format."""
 
@@ -90,6 +91,7 @@ def _kind_of(head: bytes) -> Kind:
         return "dicom"
     starts: dict[bytes, Kind] = {
         b"NRRD000": "nrrd",
+        MGH_START: "mgh",
         b"\x89PNG": "png",
         b"\xff\xd8\xff": "jpeg",
         b"II*\0": "tiff",
@@ -198,6 +200,7 @@ class DataSection:
         skip: bytes of the (inflated) stream before the first volume.
         volumes: how many the file holds, one after the other.
         volume: which of them is meant.
+        has_footer: whether the format puts something behind the voxels, which is of no interest.
     """
 
     path: Path
@@ -208,6 +211,7 @@ class DataSection:
     skip: int = 0
     volumes: int = 1
     volume: int = 0
+    has_footer: bool = False
 
     @property
     def volume_bytes(self) -> int:
@@ -251,7 +255,7 @@ def read_section(section: DataSection, *, max_bytes: int | None, family: Family)
     if stream.cut:
         found = "truncated: the compressed stream ends before its checksum"
         raise InputError(f"E-{family}-006", found, file=path, do="copy the file again")
-    if trailing:
+    if trailing and not section.has_footer:
         amount = f"{trailing} bytes" if trailing < MOST_TRAILING_BYTES else "1 MiB or more"
         warn(f"W-{family}-012", f"{amount} behind the declared data, ignored", file=path)
     return buffer.view(section.dtype).reshape(section.shape, order="F")

@@ -10,17 +10,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from anamorph.data.cohort import Pair, Scan
 from anamorph.data.files import read_labels
 from anamorph.data.image import Image, Labelmap
+from anamorph.data.network_grid import image_to_network
 from anamorph.data.transform_files import read_transform
 from anamorph.errors import ConfigurationError, InputError
+from anamorph.evaluation.consistency import inverse_consistency_scores
+from anamorph.evaluation.scores import Score
 from anamorph.inference.cost import measured
+from anamorph.inference.model_domain import own_grid
 from anamorph.inference.model_folder import Model, read_model
 from anamorph.inference.peers.adapter import python_of, register_with_peer
 from anamorph.inference.register import register, resolve_device
 from anamorph.inference.register_model import register_with
 from anamorph.inference.segment import segment_with
+from anamorph.methods.atlas_istn import AtlasISTN
 from anamorph.pairwise.settings import PairwiseSettings
 from anamorph.spatial.transform import Affine, Transform
 
@@ -43,12 +51,19 @@ class Registered:
 
 @dataclass(frozen=True, eq=False)
 class Segmented:
-    """Labels on the image's own grid, and what they cost; None where that is not known."""
+    """Labels on the image's own grid, and what they cost; None where that is not known.
+
+    Args:
+        labels: what was found.
+        seconds, peak_mib, device: the cost.
+        scores: what else can be told of how they were found.
+    """
 
     labels: Labelmap
     seconds: float | None = None
     peak_mib: float | None = None
     device: str = "cpu"
+    scores: tuple[Score, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,18 +117,52 @@ def registering_model(model: Model, name: str) -> Registrar:
             found = register_with(model, fixed, moving)
         return Registered(found.transform, cost.seconds, cost.peak_mib, model.device.type)
 
-    return Registrar(name, run, model.card.weights_sha256 + model.device.type)
+    return Registrar(name, run, _stamp(model))
 
 
-def segmenting_model(model: Model, name: str) -> Segmenter:
-    """A trained model for single images."""
+def segmenting_model(model: Model, name: str, *, consistency: bool = False) -> Segmenter:
+    """A trained model for single images.
+
+    Args:
+        model: as it is to be used.
+        name: in the tables.
+        consistency: whether a map to an atlas is scored as well, which takes as long again.
+    """
 
     def run(scan: Scan, image: Image) -> Segmented:
         with measured(model.device) as cost:
             found = segment_with(model, image)
-        return Segmented(found.labels, cost.seconds, cost.peak_mib, model.device.type)
+        scores = atlas_consistency(model, found.image) if consistency else ()
+        return Segmented(found.labels, cost.seconds, cost.peak_mib, model.device.type, tuple(scores))
 
-    return Segmenter(name, run, model.card.weights_sha256 + model.device.type)
+    return Segmenter(name, run, f"{_stamp(model)} {consistency}")
+
+
+def atlas_consistency(model: Model, image: Image) -> list[Score]:
+    """MICE and IC-DSC of an image's map to a model's atlas and back, on the network's grid (Atlas-ISTN, table 6).
+
+    Args:
+        model: nothing is told of one that has no atlas, or whose answer is no map.
+        image: as it was segmented.
+    """
+    method, plan = model.method, model.card.plan
+    if not isinstance(method, AtlasISTN) or method.chosen.test == "itn":
+        return []
+    grid = own_grid(image, plan)
+    tensor = image_to_network(image, plan, grid)[None].to(model.device)
+    with torch.inference_mode():
+        found = method.refine(tensor).transformation if method.chosen.test == "refine" else method.one_pass(tensor)
+    forward, inverse = (
+        np.tensordot(grid.affine[:-1, :-1], field[0].double().cpu().numpy(), 1)
+        for field in (found.forward, found.inverse)
+    )
+    atlas, names = method.atlas_labels[0].double().cpu().numpy(), dict(enumerate(plan.labels.values(), 1))
+    return inverse_consistency_scores(atlas, forward, grid.affine, inverse, grid.affine, names)
+
+
+def _stamp(model: Model) -> str:
+    """Weights, settings and kind of device."""
+    return f"{model.card.weights_sha256} {model.method.settings.model_dump_json()} {model.device.type}"
 
 
 def peer(name: str, threads: int, time_limit: float) -> Registrar:

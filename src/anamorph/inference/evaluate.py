@@ -104,7 +104,8 @@ def evaluate_segmentation(
         found = segmenter.run(scan, read(scan.image, modality=scan.modality))
         check_same_space(truth.grid, found.labels.grid, scan.labels)
         a, b = truth.data.numpy(), found.labels.data.numpy()
-        return segmentation_scores(a, b, truth.grid.spacing, names or _names(a, b, truth)) + _costs(found)
+        scores = segmentation_scores(a, b, truth.grid.spacing, names or _names(a, b, truth))
+        return [*scores, *found.scores, *_costs(found)]
 
     return _all(scans, segmenters, score, folder, progress, on_case)
 

@@ -13,17 +13,23 @@ from anamorph.report.tables import format_value
 
 
 def experiment_page(
-    title: str, about: str, found: Comparison, trained: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]
+    title: str,
+    about: str,
+    found: Mapping[str, Comparison],
+    trained: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, Any],
 ) -> str:
     """The page, as Markdown.
 
     Args:
         title, about: of the experiment.
-        found: its methods compared.
+        found: its methods compared, by group of cases; a group of the name "" has no heading.
         trained: training -> what its model card says of it.
         facts: where the numbers come from: command, scale, commit, date, hardware, versions.
     """
-    parts = [f"# {title}", about.strip(), as_markdown(found).strip()]
+    parts = [f"# {title}", about.strip()]
+    for group, comparison in found.items():
+        parts += [f"## {group}" if group else "", as_markdown(comparison).strip()]
     if trained:
         parts += ["## Trainings", _trainings(trained)]
     parts += ["## Where the numbers come from", _facts(facts)]
@@ -31,7 +37,11 @@ def experiment_page(
 
 
 def experiment_record(
-    title: str, found: Comparison, trained: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any], experiment: Any
+    title: str,
+    found: Mapping[str, Comparison],
+    trained: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, Any],
+    experiment: Any,
 ) -> dict[str, Any]:
     """The same for programs, without a number that JSON does not have.
 
@@ -44,24 +54,27 @@ def experiment_record(
         **facts,
         "experiment": experiment,
         "trained": {name: dict(about) for name, about in trained.items()},
-        "notes": list(notes_on(found)),
-        "cases": len(found.cases),
-        "table": [
-            {
-                "metric": column.metric,
-                "label": column.label,
-                "unit": column.unit,
-                "method": method,
-                "n": cell.summary.n,
-                "absent": len(cell.absent),
-                "failed": len(cell.failed),
-                "marks": cell.superscript,
-                **{name: _finite(getattr(cell.summary, name)) for name in ("mean", "sd", "median", "q1", "q3")},
-            }
-            for column in found.columns
-            for method, cell in column.cells.items()
-        ],
+        "tables": {group: _table(comparison) for group, comparison in found.items()},
     }
+
+
+def _table(found: Comparison) -> dict[str, Any]:
+    rows = [
+        {
+            "metric": column.metric,
+            "label": column.label,
+            "unit": column.unit,
+            "method": method,
+            "n": cell.summary.n,
+            "absent": len(cell.absent),
+            "failed": len(cell.failed),
+            "marks": cell.superscript,
+            **{name: _finite(getattr(cell.summary, name)) for name in ("mean", "sd", "median", "q1", "q3")},
+        }
+        for column in found.columns
+        for method, cell in column.cells.items()
+    ]
+    return {"cases": len(found.cases), "notes": list(notes_on(found)), "rows": rows}
 
 
 def _finite(value: float) -> float | None:

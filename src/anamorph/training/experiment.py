@@ -1,18 +1,18 @@
-"""A row of a paper's table as a file: cohort, preparation, trainings and evaluation, at more than one scale.
+"""A table of a paper from its file: cohort, preparation, trainings and evaluation, stage by stage.
 
 Every stage is kept in the experiment's folder and not done again as long as what it was made by stays the same, so that
-an interrupted experiment goes on where it stopped.
+an interrupted experiment goes on where it stopped, and several experiments of one cohort share their trainings.
 
-===============  ======================================================================
-file             holds
-===============  ======================================================================
-``recipe.json``  the resolved experiment that the folder was made by
-``cohort/``      the cohort; ``gathered/`` its table where the images are real
-``prepared/``    what the networks learn from
-``runs/NAME/``   each training
-``rows/``        finished rows of the evaluation
-``scores.csv``   every score
-===============  ======================================================================
+================  =====================================================================
+file              holds
+================  =====================================================================
+``recipe.json``   what cohort, preparation and each training were made by
+``cohort/``       the cohort; ``gathered/`` its table where the images are real
+``more/NAME/``    further cases, likewise
+``prepared/``     what the networks learn from
+``runs/NAME/``    each training
+``rows/``         finished rows of the evaluation
+================  =====================================================================
 """
 
 from __future__ import annotations
@@ -21,148 +21,33 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
-
-from anamorph.data.cohort import Cohort, Split
+from anamorph.data.cohort import Cohort
 from anamorph.data.cohort_files import read_cohort, write_cohort
-from anamorph.data.configuration import read_configuration, refusal
+from anamorph.data.configuration import merged
 from anamorph.data.files import atomic_write
 from anamorph.data.layouts import LAYOUTS
 from anamorph.data.phantoms.kinds import synthesise
-from anamorph.errors import ConfigurationError
-from anamorph.evaluation.scores import Score, to_csv
+from anamorph.data.prepared import PreparedCohort
+from anamorph.errors import ConfigurationError, InputError
+from anamorph.evaluation.scores import Score
 from anamorph.inference import contenders
 from anamorph.inference.evaluate import chosen_pairs, evaluate_registration, evaluate_segmentation, spread
 from anamorph.inference.model_folder import Model, read_model
-from anamorph.training.configuration import Machine, PairChoice, configure
+from anamorph.inference.model_variants import changed_settings, with_networks, with_settings
+from anamorph.training.configuration import Machine, TrainingConfiguration, configure
+from anamorph.training.experiment_recipe import CohortRecipe, Experiment, Gathering, Source, Synthesis
 from anamorph.training.loop import train
-from anamorph.training.prepare import PreparationSettings, prepare
+from anamorph.training.prepare import plan_for, prepare
 
 Progress = Callable[[str, float], None]
-Scale = Literal["cpu", "paper"]
-STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class Gathering(BaseModel):
-    """Real images, below the folder that ``ANAMORPH_DATA`` names."""
-
-    model_config = STRICT
-
-    layout: Literal["nnunet", "bids", "folders"]
-    """How they lie there, as for ``anamorph gather``."""
-    folder: str
-    """Below ``ANAMORPH_DATA``."""
-    modality: str | None = None
-    """Of layouts that do not tell."""
-    validation: Annotated[int, Field(ge=0)] = 0
-    """The last cases before those of the test."""
-    test: Annotated[int, Field(ge=0)] = 0
-    """The last cases."""
-
-
-class Synthesis(BaseModel):
-    """Phantoms, as ``anamorph synthesise`` makes them."""
-
-    model_config = STRICT
-
-    kind: str
-    """Which."""
-    cases: Annotated[int, Field(ge=1)] | None = None
-    """How many."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Of the phantoms."""
-    validation: Annotated[int, Field(ge=0)] = 0
-    """The last cases before those of the test."""
-    test: Annotated[int, Field(ge=0)] = 0
-    """The last cases."""
-    options: dict[str, JsonValue] = {}
-    """Of the kind."""
-
-
-class CohortRecipe(BaseModel):
-    """Where the cases come from."""
-
-    model_config = STRICT
-
-    gather: Gathering | None = None
-    """Real images."""
-    synthesise: Synthesis | None = None
-    """Phantoms."""
-    remap: Synthesis | None = None
-    """A second modality for them, of kind remapped."""
-
-    @model_validator(mode="after")
-    def _one(self) -> CohortRecipe:
-        if (self.gather is None) == (self.synthesise is None):
-            raise ValueError("a cohort is either gathered or synthesised")
-        return self
-
-
-class TrainingRecipe(BaseModel):
-    """One method to train."""
-
-    model_config = STRICT
-
-    method: str
-    """Name in ``METHODS``."""
-    settings: dict[str, JsonValue] = {}
-    """Of the method, as far as they differ from its own."""
-    schedule: dict[str, JsonValue] = {}
-    """Of the training, as far as it differs from the experiment's and the method's."""
-    pairs: PairChoice | None = None
-    """What it learns from, where that differs from what is evaluated."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Of the training."""
-
-
-class EvaluationRecipe(BaseModel):
-    """What is judged, beside the trained methods."""
-
-    model_config = STRICT
-
-    task: Literal["register", "segment"] = "register"
-    """What the methods do."""
-    split: Split = "test"
-    """Which cases."""
-    pairs: PairChoice = PairChoice()
-    """Which pairs of them; trainings learn from the same kind of pairs."""
-    most_items: Annotated[int, Field(ge=1)] | None = None
-    """At most so many pairs or cases, spread evenly over all."""
-    methods: tuple[str, ...] = ()
-    """Of ``contenders.ENGINES``."""
-    peers: tuple[str, ...] = ()
-    """Other people's tools."""
-    metrics: tuple[str, ...] = ()
-    """What the table shows; everything if empty."""
-    reference: str = ""
-    """Method that every other is tested against; the best and second best if empty."""
-
-
-class Experiment(BaseModel):
-    """A table of a paper."""
-
-    model_config = STRICT
-
-    title: str
-    """Of the page."""
-    about: str = ""
-    """What it asks, in a paragraph."""
-    cohort: CohortRecipe
-    """The cases."""
-    prepare: PreparationSettings = PreparationSettings()
-    """How they are brought before the networks."""
-    schedule: dict[str, JsonValue] = {}
-    """Of every training, as far as it differs from the methods' own."""
-    validation_items: Annotated[int, Field(ge=1)] = 10
-    """Most pairs or cases that a validation looks at."""
-    train: dict[str, TrainingRecipe] = {}
-    """Name in the table -> what is trained."""
-    evaluate: EvaluationRecipe
-    """What is judged."""
+OnCase = Callable[[str, str, Sequence[Score]], None]
+MADE_BY_COHORT = ("cohort", "gathered", "remapped", "more", "prepared", "runs", "rows")
+"""What another cohort or preparation makes void."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,23 +64,19 @@ class ExperimentResult:
     scores: Sequence[Score]
     trained: Mapping[str, Mapping[str, Any]]
 
+    def groups(self) -> dict[str, list[Score]]:
+        """The scores of each table; one of the name "" where no groups are asked for.
 
-def read_experiment(path: Path, scale: Scale) -> Experiment:
-    """An experiment at one of its scales: ``scales`` holds what differs, merged into the rest.
-
-    Raises:
-        ConfigurationError: E-CFG-009 and E-CFG-010, the file does not fit; E-EXP-001, it has no such scale.
-    """
-    values = read_configuration(path)
-    scales = values.pop("scales", {})
-    if not isinstance(scales, dict) or scale not in scales:
-        found = ", ".join(scales) if isinstance(scales, dict) else "none"
-        raise ConfigurationError("E-EXP-001", f"scales {found}", file=path, expected=scale)
-    try:
-        return Experiment.model_validate(_merged(values, scales[scale] or {}))
-    except ValidationError as error:
-        names = {(name,): name for name in Experiment.model_fields}
-        raise refusal(error, names, (), path, "an experiment with title, cohort and evaluate") from None
+        Raises:
+            InputError: E-EXP-005, a group without a case.
+        """
+        patterns = self.experiment.evaluate.groups or {"": "*"}
+        found = {name: [row for row in self.scores if fnmatchcase(row.case, p)] for name, p in patterns.items()}
+        for name, rows in found.items():
+            if not rows and self.scores:
+                expected = f"a pattern of names such as {self.scores[0].case}"
+                raise InputError("E-EXP-005", f"group {name} ({patterns[name]}) has no case", expected=expected)
+        return found
 
 
 def run_experiment(
@@ -207,7 +88,7 @@ def run_experiment(
     force: bool = False,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
-    on_case: Callable[[str, str, Sequence[Score]], None] | None = None,
+    on_case: OnCase | None = None,
 ) -> ExperimentResult:
     """Make the cohort, prepare it, train, and evaluate; every stage only where it is not done yet.
 
@@ -221,63 +102,101 @@ def run_experiment(
 
     Raises:
         ConfigurationError: E-EXP-002, the folder was made by another recipe; E-EXP-003, images are needed and
-            ``ANAMORPH_DATA`` does not name their folder.
+            ``ANAMORPH_DATA`` does not name their folder; E-EXP-004, labels that no training scan has.
         AnamorphError: as the stages.
     """
     tell = say or (lambda line: None)
+    configurations = configured(experiment)
     _claim(experiment, folder, force)
     tell("cohort")
     cohort = _cohort(experiment.cohort, folder, progress)
-    judged = experiment.evaluate
     models: dict[str, Model] = {}
-    if experiment.train:
+    names: Mapping[int, str] | None = cohort.label_names or None
+    if configurations:
         tell("prepare")
-        prepared = prepare(cohort, folder / "prepared", experiment.prepare, progress=progress)
-        for name, recipe in experiment.train.items():
+        prepared = _prepared(experiment, cohort, folder / "prepared", progress)
+        if experiment.labels or names:
+            names = prepared.plan.labels
+        for name, configuration in configurations.items():
             tell(f"train {name}")
             run = folder / "runs" / name
-            values: dict[str, Any] = {
-                "settings": recipe.settings,
-                "schedule": _merged(experiment.schedule, recipe.schedule),
-                "seed": recipe.seed,
-                "validation_items": experiment.validation_items,
-            }
-            if judged.task == "register":
-                values["pairs"] = (recipe.pairs or judged.pairs).model_dump()
-            configuration = configure(recipe.method, values)
             if not (run / "model" / "model.json").exists():
                 train(prepared, configuration, run, machine=machine, progress=_named(progress, name), resume=True)
             models[name] = read_model(run / "model", machine.device)
     tell("evaluate")
+    told: dict[str, Any] = {"names": names, "progress": progress, "on_case": on_case}
+    scores = _evaluated(experiment, cohort, models, folder / "rows", machine.device, threads, told)
+    return ExperimentResult(experiment, scores, {name: model.card.trained for name, model in models.items()})
+
+
+def _evaluated(
+    experiment: Experiment,
+    cohort: Cohort,
+    models: Mapping[str, Model],
+    folder: Path,
+    device: str,
+    threads: int,
+    told: Mapping[str, Any],
+) -> list[Score]:
+    """The scores of all cases; ``told`` goes on to the evaluation."""
+    judged, rows = experiment.evaluate, trained_rows(experiment, models)
     part = cohort.of_split(judged.split)
     if judged.task == "register":
         choice = judged.pairs
-        pairs = spread(
-            chosen_pairs(part, choice.rule, choice.fixed_modality, choice.moving_modality), judged.most_items
-        )
-        scores = evaluate_registration(
-            pairs,
-            [
-                *(contenders.engine(name, machine.device) for name in judged.methods),
-                *(contenders.peer(name, threads, 3600.0) for name in judged.peers),
-                *(contenders.registering_model(model, name) for name, model in models.items()),
-            ],
-            folder / "rows",
-            progress=progress,
-            on_case=on_case,
-        )
-    else:
-        scans = spread([scan for scan in part.scans if scan.labels is not None], judged.most_items)
-        scores = evaluate_segmentation(
-            scans,
-            [contenders.segmenting_model(model, name) for name, model in models.items()],
-            folder / "rows",
-            progress=progress,
-            on_case=on_case,
-        )
-    with atomic_write(folder / "scores.csv") as path:
-        path.write_text(to_csv(scores), encoding="utf-8")
-    return ExperimentResult(experiment, scores, {name: model.card.trained for name, model in models.items()})
+        pairs = chosen_pairs(part, choice.rule, choice.fixed_modality, choice.moving_modality)
+        registrars = [
+            *(contenders.engine(name, device) for name in judged.methods),
+            *(contenders.peer(name, threads, 3600.0) for name in judged.peers),
+            *(contenders.registering_model(model, name) for name, model in rows.items()),
+        ]
+        pairs = [pair for pair in pairs if _wanted(pair.name, judged.groups)]
+        return evaluate_registration(spread(pairs, judged.most_items), registrars, folder, **told)
+    scans = [scan for scan in part.scans if scan.labels is not None and _wanted(scan.name, judged.groups)]
+    scans = spread(scans, judged.most_items)
+    consistency = any(metric.startswith(("mice", "ic_")) for metric in judged.metrics)
+    segmenters = [contenders.segmenting_model(model, name, consistency=consistency) for name, model in rows.items()]
+    return evaluate_segmentation(scans, segmenters, folder, **told)
+
+
+def _wanted(name: str, groups: Mapping[str, str]) -> bool:
+    """Whether some table is about a case."""
+    return not groups or any(fnmatchcase(name, pattern) for pattern in groups.values())
+
+
+def configured(experiment: Experiment) -> dict[str, TrainingConfiguration]:
+    """Every training with nothing left open; rows at test time are checked as well, before hours are spent.
+
+    Raises:
+        ConfigurationError: E-CFG-010, settings or a schedule that do not fit; E-EVA-014, those of a row.
+    """
+    found = {}
+    for name, recipe in experiment.train.items():
+        values: dict[str, Any] = {
+            "settings": recipe.settings,
+            "schedule": merged(experiment.schedule, recipe.schedule),
+            "seed": recipe.seed,
+            "validation_items": experiment.validation_items,
+        }
+        if experiment.evaluate.task == "register":
+            values["pairs"] = (recipe.pairs or experiment.evaluate.pairs).model_dump()
+        found[name] = configure(recipe.method, values)
+    for name, row in experiment.rows.items():
+        changed_settings(found[row.of or name].settings, row.settings)
+    return found
+
+
+def trained_rows(experiment: Experiment, models: Mapping[str, Model]) -> dict[str, Model]:
+    """The trained methods of the table, each as its row has it.
+
+    Raises:
+        ConfigurationError: E-EVA-014, E-EVA-015, settings or networks that do not fit.
+    """
+    found = {}
+    for name, row in experiment.rows.items():
+        model = models[row.of or name]
+        model = with_networks(model, row.networks, models) if row.networks else model
+        found[name] = with_settings(model, row.settings) if row.settings else model
+    return found
 
 
 def _named(progress: Progress | None, name: str) -> Progress | None:
@@ -286,37 +205,56 @@ def _named(progress: Progress | None, name: str) -> Progress | None:
 
 
 def _claim(experiment: Experiment, folder: Path, force: bool) -> None:
-    """Say whose the folder is; the evaluation may change without making what was trained void."""
-    recipe = experiment.model_dump(mode="json", exclude={"title", "about", "evaluate"})
-    recipe["pairs"] = experiment.evaluate.pairs.model_dump()
-    path = folder / "recipe.json"
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != recipe:
+    """Say what the folder holds; another evaluation and further trainings make nothing void."""
+    data = experiment.model_dump(mode="json", include={"cohort", "prepare", "labels"})
+    common = experiment.model_dump(mode="json", include={"schedule", "validation_items"})
+    common["pairs"] = experiment.evaluate.pairs.model_dump(mode="json")
+    recipes = {name: recipe.model_dump(mode="json") for name, recipe in experiment.train.items()}
+    trainings = {name: common | {"training": recipe} for name, recipe in recipes.items()}
+    path, before = folder / "recipe.json", {"data": data, "trainings": {}}
+    if path.exists():
+        before = {"data": None, "trainings": {}} | json.loads(path.read_text(encoding="utf-8"))
+    others = [name for name, made_by in trainings.items() if before["trainings"].get(name, made_by) != made_by]
+    if before["data"] != data or others:
         if not force:
-            found = "the folder was made by another recipe"
+            found = f"{', '.join(others) or 'the cohort'} was made by another recipe"
             raise ConfigurationError("E-EXP-002", found, file=folder, do="choose another --out, or use --force")
-        for name in ("cohort", "prepared", "runs", "rows"):
+        if before["data"] != data:
+            before["trainings"] = {}
+        for name in MADE_BY_COHORT if before["data"] != data else (f"runs/{other}" for other in others):
             shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as part:
-        part.write_text(json.dumps(recipe, indent=1), encoding="utf-8")
+        content = {"data": data, "trainings": before["trainings"] | trainings}
+        part.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def _cohort(recipe: CohortRecipe, folder: Path, progress: Progress | None) -> Cohort:
-    """The cohort of a recipe, made unless it is there."""
-    if recipe.gather is not None:
-        source = folder / "gathered"
-        if not (source / "cohort.csv").exists():
-            gathered = _gathered(recipe.gather)
-            source.mkdir(exist_ok=True)
-            write_cohort(gathered, source)
-    else:
-        assert recipe.synthesise is not None
-        source = folder / "cohort"
-        _make(recipe.synthesise, source, {}, progress)
+    """The cohort of a recipe, made unless it is there, and those that join it."""
+    source = _source(recipe, folder, progress)
     if recipe.remap is not None:
         _make(recipe.remap, folder / "remapped", {"cohort": source}, progress)
         source = folder / "remapped"
-    return read_cohort(source)
+    cohort = read_cohort(source)
+    for name, further in recipe.more.items():
+        other = read_cohort(_source(further, folder / "more" / name, progress))
+        scans = [replace(scan, case=f"{scan.case}_{name}", split=further.split) for scan in other.scans]
+        together = sorted([*cohort.scans, *scans], key=lambda scan: (scan.case, scan.modality))
+        cohort = replace(cohort, scans=tuple(together), label_names={**other.label_names, **cohort.label_names})
+    return cohort
+
+
+def _source(recipe: Source, folder: Path, progress: Progress | None) -> Path:
+    """The folder of the cases of one source."""
+    if recipe.gather is None:
+        assert recipe.synthesise is not None
+        _make(recipe.synthesise, folder / "cohort", {}, progress)
+        return folder / "cohort"
+    if not (folder / "gathered" / "cohort.csv").exists():
+        gathered = _gathered(recipe.gather)
+        (folder / "gathered").mkdir(parents=True, exist_ok=True)
+        write_cohort(gathered, folder / "gathered")
+    return folder / "gathered"
 
 
 def _make(recipe: Synthesis, folder: Path, more: Mapping[str, Any], progress: Progress | None) -> None:
@@ -334,13 +272,24 @@ def _gathered(recipe: Gathering) -> Cohort:
         raise ConfigurationError("E-EXP-003", found, do="let ANAMORPH_DATA name the folder that holds it")
     cohort = LAYOUTS[recipe.layout](Path(data) / recipe.folder)
     cohort = cohort if recipe.modality is None else cohort.renamed(recipe.modality)
+    cohort = cohort.with_test(recipe.test_cases) if recipe.test_cases else cohort
     return cohort.held_back(validation=recipe.validation, test=recipe.test)
 
 
-def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Values with changes, nested mappings key by key."""
-    merged = dict(values)
-    for name, value in changes.items():
-        before = merged.get(name)
-        merged[name] = _merged(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
-    return merged
+def _prepared(experiment: Experiment, cohort: Cohort, folder: Path, progress: Progress | None) -> PreparedCohort:
+    """The cohort as the networks see it, with the labels that are wanted.
+
+    Raises:
+        ConfigurationError: E-EXP-004, no training scan has one of them.
+    """
+    settings = experiment.prepare
+    if (folder / "plan.yaml").exists():  # which then has the grid that the bound led to
+        settings = settings.model_copy(update={"max_voxels": None})
+    plan = plan_for(cohort, folder, settings, progress=progress)
+    if missing := set(experiment.labels) - plan.labels.keys():
+        known = ", ".join(map(str, plan.labels))
+        raise ConfigurationError("E-EXP-004", f"label {min(missing)}", expected=f"some of {known}")
+    if experiment.labels:
+        wanted = {label: name for label, name in plan.labels.items() if label in experiment.labels}
+        plan = plan.model_copy(update={"labels": wanted})
+    return prepare(cohort, folder, settings, plan=plan, progress=progress)

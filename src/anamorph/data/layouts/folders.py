@@ -8,7 +8,8 @@ file                                  becomes
 ``landmarks/CASE.*``                  its landmarks
 ====================================  ===================================================
 
-Modalities lie in folders of their own: ``images/ct/CASE.nii.gz`` with ``labels/ct/CASE.nii.gz``.
+Modalities lie in folders of their own: ``images/ct/CASE.nii.gz`` with ``labels/ct/CASE.nii.gz``. Files that are neither
+images nor landmarks by their name, as the data beside a header, are passed over.
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ from pathlib import Path
 
 from anamorph.data.cohort import Cohort, Scan
 from anamorph.data.cohort_files import safe_name
+from anamorph.data.files import EXTENSIONS
 from anamorph.errors import InputError
 
 IMAGES = "images"
 TRUTH = {"labels": "labels", "mask": "masks", "landmarks": "landmarks"}
 """Field of a scan -> the folder it lies in."""
+
+LANDMARK_SUFFIXES = (".csv", ".fcsv", ".mrk.json")
+SUFFIXES = sorted((*(suffix for known in EXTENSIONS.values() for suffix in known), *LANDMARK_SUFFIXES), key=len)
+"""Of files that are looked at; a longer one that ends in a shorter one comes later."""
 
 UNNAMED = "image"
 """The modality of images that lie in no folder of their own."""
@@ -42,7 +48,8 @@ def read_layout(folder: Path) -> Cohort:
     for field, files in others.items():
         if lost := sorted(files.keys() - images.keys()):
             modality, case = lost[0]
-            found = f"{TRUTH[field]} of {case} ({modality}) without an image, and {len(lost) - 1} more like it"
+            more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+            found = f"{TRUTH[field]} of {case} ({modality}) without an image{more}"
             raise _refused(folder, found, "an image of the same name")
     scans = []
     for (modality, case), image in images.items():
@@ -55,7 +62,7 @@ def _files(folder: Path) -> Mapping[tuple[str, str], Path]:
     """Modality and case -> file."""
     found: dict[tuple[str, str], Path] = {}
     for modality, path in _all(folder):
-        key = modality, path.name.partition(".")[0]
+        key = modality, path.name[: -len(_suffix(path))]
         if key in found:
             raise _refused(folder, f"{found[key].name} and {path.name} of one case", "one file a case")
         found[key] = path
@@ -71,7 +78,12 @@ def _all(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _is_data(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".")
+    return path.is_file() and not path.name.startswith(".") and bool(_suffix(path))
+
+
+def _suffix(path: Path) -> str:
+    """The longest known one that it has; empty where it has none."""
+    return next((suffix for suffix in reversed(SUFFIXES) if path.name.lower().endswith(suffix)), "")
 
 
 def _refused(folder: Path, found: str, expected: str) -> InputError:

@@ -7,6 +7,7 @@ file                                   becomes
 ``labelsTr/CASE.nii.gz``               the labels of all scans of the case
 ``imagesTs``, ``labelsTs``             the same for split test
 ``dataset.json``: ``channel_names``    modalities (``modality`` in version 1), in lower case
+..: ``labels``                         names of the labels
 ..: ``file_ending``                    of all files, ``.nii.gz`` in version 1
 ..: ``dataset``                        where the training cases are, if not in ``imagesTr``
 =====================================  =================================================================
@@ -60,7 +61,8 @@ def read_layout(folder: Path) -> Cohort:
     if not scans:
         raise _refused(f"no images in {ending}", "imagesTr/CASE_0000 and so on")
     _warn_of_incomplete(scans, len(modalities))
-    return Cohort(folder, tuple(sorted(scans, key=lambda scan: (scan.case, scan.modality))))
+    scans.sort(key=lambda scan: (scan.case, scan.modality))
+    return Cohort(folder, tuple(scans), label_names=_label_names(description))
 
 
 def _refused(found: str, expected: str) -> InputError:
@@ -88,6 +90,17 @@ def _modalities(description: Mapping[str, Any]) -> dict[int, str]:
         raise _refused("no channel_names (version 2) or modality (version 1)", '{"0": "CT"} or the like') from error
     counts = Counter(named.values())
     return {n: name if counts[name] == 1 else f"{name}{n}" for n, name in named.items()}
+
+
+def _label_names(description: Mapping[str, Any]) -> dict[int, str]:
+    """Name of each label, in either version; regions, which are several labels each, have none."""
+    given = description.get("labels")
+    found: dict[int, str] = {}
+    for key, value in given.items() if isinstance(given, dict) else ():
+        label, name = (key, value) if isinstance(value, str) else (value, key)
+        if isinstance(name, str) and name.strip() and str(label).isdecimal() and int(label):
+            found[int(label)] = " ".join(name.split())
+    return dict(sorted(found.items()))
 
 
 def _images(folder: Path, ending: str, modalities: Mapping[int, str]) -> Iterator[tuple[str, int, Path, Path | None]]:

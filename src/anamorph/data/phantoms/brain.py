@@ -16,7 +16,15 @@ import torch
 
 from anamorph.data.cohort import Split
 from anamorph.data.image import Image, Labelmap, Landmarks, Mask
-from anamorph.data.phantoms.brain_anatomy import LANDMARKS, MUSCLE, SCALP, SKULL, TISSUE_OF, built_in_brain
+from anamorph.data.phantoms.brain_anatomy import (
+    LANDMARKS,
+    MUSCLE,
+    SCALP,
+    SKULL,
+    SUBCORTICAL,
+    TISSUE_OF,
+    built_in_brain,
+)
 from anamorph.data.phantoms.brain_tumour import with_tumour
 from anamorph.data.phantoms.case import Phantom, PhantomCase, PhantomScan
 from anamorph.data.phantoms.deformation import pair_map, preimages, subject_map
@@ -31,7 +39,7 @@ from anamorph.data.phantoms.label_contrast import (
     signal_at,
 )
 from anamorph.data.phantoms.options import BrainOptions
-from anamorph.data.phantoms.scanners import QUALITIES, averaged, magnetic_resonance, sliced
+from anamorph.data.phantoms.scanners import QUALITIES, SITES, Site, averaged, magnetic_resonance, sliced
 from anamorph.errors import InputError
 from anamorph.spatial.grid import Grid
 from anamorph.spatial.transform import Affine, Chain, Transform
@@ -58,6 +66,8 @@ UNTOLD = (SKULL, SCALP, MUSCLE)
 COLUMNS = {"label": ("label", "label number"), "tissue": ("tissue", "class"), "name": ("name", "label name")}
 """Headers that a table of tissues may have."""
 COLUMN = {"t1": 0, "t2": 1, "flair": 2}
+MIXED_WITH = {"t1": "t2", "t2": "t1", "flair": "t1"}
+"""The sequence that another site's weighting is nearer to."""
 TEXTURE, SCAN_SPREAD, LABEL_SPREAD = 0.045, 0.05, 0.03
 """Standard deviations, as fractions of the signal: within a tissue, from scan to scan, from label to label."""
 FADED = 0.55
@@ -84,7 +94,9 @@ class Brain(Phantom[BrainOptions]):
 
     def __init__(self, options: BrainOptions, seed: int) -> None:
         super().__init__(options, seed)
-        self.quality = QUALITIES[options.scanner]
+        scanner = Site(QUALITIES[options.scanner], FADED if options.scanner == "hard" else 1.0)
+        self.site = scanner if options.site is None else SITES[options.site]
+        self.quality = self.site.quality
         tissues, names = read_tissues(options.tissues) if options.tissues else ({}, {})
         if options.labelmap:
             self.sources = [from_file(path, tissues, options.contrast == "preset") for path in options.labelmap]
@@ -99,6 +111,8 @@ class Brain(Phantom[BrainOptions]):
         self.label_names = {label: names.get(label, f"label {label}") for label in present}
         if options.tumour:
             self.label_names |= {self.tumour: "tumour", self.oedema: "oedema"}
+        if options.subcortical:
+            self.label_names = {1: "subcortical structures"}
 
     def case(self, index: int, split: Split | None = None) -> PhantomCase:
         """One subject; the scans after the first are deformed against it."""
@@ -165,22 +179,26 @@ class Brain(Phantom[BrainOptions]):
         if rng is not None:
             image = magnetic_resonance(image, grid, rng, 16.0, 0.12, self.quality)
         told = np.where(np.isin(found, UNTOLD), 0, found)
+        brain = told > 0
         if not self.options.skull:
-            image = np.where(told > 0, image, 0)
+            image = np.where(brain, image, 0)
+        if self.options.subcortical:
+            told = np.isin(told, SUBCORTICAL).astype(told.dtype)
         return PhantomScan(
             Image(torch.from_numpy(image.astype(np.float32))[None], grid, modality),
             Labelmap(torch.from_numpy(told), grid, np.dtype(np.uint8), self.label_names),
-            mask=Mask(torch.from_numpy(told > 0), grid),
+            mask=Mask(torch.from_numpy(brain), grid),
         )
 
     def _preset(self, modality: str, source: Source, rng: np.random.Generator | None) -> Contrast:
         """The sequence's contrast, a little different in every scan and, less so, in every label."""
-        grey = TISSUES["gm"][COLUMN[modality]]
-        kept = FADED if self.options.scanner == "hard" else 1.0
+        own, other = COLUMN[modality], COLUMN[MIXED_WITH[modality]]
+        signal = {name: row[own] + self.site.weighting * (row[other] - row[own]) for name, row in TISSUES.items()}
+        grey, kept = signal["gm"], self.site.contrast
         drawn = {name: 1.0 if rng is None else float(np.exp(rng.normal(0, SCAN_SPREAD))) for name in TISSUES}
         contrast = {}
         for label, tissue in source.tissue_of.items():
-            mean = drawn[tissue] * (grey + kept * (TISSUES[tissue][COLUMN[modality]] - grey))
+            mean = drawn[tissue] * (grey + kept * (signal[tissue] - grey))
             if rng is not None:
                 mean *= float(np.exp(rng.normal(0, LABEL_SPREAD)))
             contrast[label] = (mean, 0.0 if rng is None else TEXTURE * mean)

@@ -33,6 +33,8 @@ LABEL_NAMES = {
     12: "cerebellar white matter",
 }
 LABEL_OF = {name: label for label, name in LABEL_NAMES.items()}
+SUBCORTICAL = tuple(range(5, 11))
+"""Of those, what FSL FIRST labels."""
 SKULL, SCALP, MUSCLE = 201, 202, 203
 TISSUE_OF = {
     1: "csf",

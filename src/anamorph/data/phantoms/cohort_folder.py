@@ -2,6 +2,7 @@
 
 =======================================  =================================================================
 ``cohort.csv``, ``pairs.csv``            one row a scan; one row a pair whose true map is known
+``labels.csv``                           what each label is
 ``images labels masks landmarks``        folders of files ``CASE_MODALITY``
 ``maps/FIXED-MOVING.nii.gz``             true map of a pair on the fixed grid: an ITK displacement field
 ``maps/CASE_MODALITY-template.nii.gz``   true map from a scan to the template, where there is one
@@ -57,10 +58,10 @@ class CohortFolder:
         self.scans += scans
         self.pairs += pairs
 
-    def finished(self) -> Cohort:
+    def finished(self, label_names: Mapping[int, str]) -> Cohort:
         """Write the tables."""
         scans = sorted(self.scans, key=lambda scan: (scan.case, scan.modality))
-        cohort = Cohort(self.root, tuple(scans), tuple(self.pairs))
+        cohort = Cohort(self.root, tuple(scans), tuple(self.pairs), label_names)
         write_cohort(cohort, self.root)
         return cohort
 

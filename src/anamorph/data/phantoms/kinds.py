@@ -93,7 +93,7 @@ def synthesise(
         folder.add(case, case.name or f"case{index + 1:04d}", split or case.split or "train")
     if progress is not None:
         progress("cases", 1.0)
-    cohort = folder.finished()
+    cohort = folder.finished(population.label_names)
     about = {
         "kind": kind,
         "version": version("anamorph"),

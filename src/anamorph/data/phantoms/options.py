@@ -15,6 +15,7 @@ Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Spacing = tuple[Positive, Positive, Positive]
 Scanner = Literal["routine", "hard"]
+Site = Literal["home", "sister", "contrast", "noisy", "thick"]
 
 
 class Options(BaseModel):
@@ -138,6 +139,11 @@ class BrainOptions(Subjects, Pairs):
     """Leave skull and scalp around the built-in brain."""
     scanner: Scanner = "routine"
     """hard: more noise, shading and blur, slices three times as thick, other contrast."""
+    site: Site | None = None
+    """Whose scanner, in place of that: home (as routine), sister (the same sequence elsewhere), contrast (another
+    weighting), noisy (a lower field) or thick (the same, and slices twice as thick)."""
+    subcortical: bool = False
+    """Label thalamus, caudate, putamen, pallidum, hippocampus and brain stem alone, as one structure."""
     subject_mm: NotNegative = 4.0
     mean_mm: NotNegative = 3.0
 
@@ -146,13 +152,17 @@ class BrainOptions(Subjects, Pairs):
         if len(set(self.modalities)) < len(self.modalities):
             raise ValueError("a modality stands there twice")
         if self.labelmap:
-            self.refuse(["skull"], "it belongs to the built-in brain")
+            self.refuse(["skull", "subcortical"], "it belongs to the built-in brain")
         else:
             self.refuse(["tissues"], "they name the labels of a labelmap, and there is none")
         if self.contrast == "random" and not self.tumour:
             self.refuse(["tissues"], "contrasts are random")
         if len(self.modalities) == 1:
             self.refuse(Pairs.own_fields(), "each case has one scan")
+        if self.site is not None:
+            self.refuse(["scanner"], "the site decides")
+        if self.subcortical and self.tumour:
+            raise ValueError("subcortical leaves no label for the tumour")
         return self
 
 

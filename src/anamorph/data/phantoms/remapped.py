@@ -50,7 +50,7 @@ class Remapped(Phantom[RemappedOptions]):
             expected = f"one of {', '.join(modalities)}, into another name"
             raise ConfigurationError("E-SYN-007", found, expected=expected, do="say which with --modality")
         self.sources = [scan for scan in cohort.scans if scan.modality == modality]
-        self.most = len(self.sources)
+        self.most, self.label_names = len(self.sources), cohort.label_names
         self.curve = random_curve(np.random.default_rng([seed, 2**31]))
 
     def case(self, index: int, split: Split | None = None) -> PhantomCase:

@@ -30,6 +30,32 @@ class Quality:
 QUALITIES = {"routine": Quality(1.0, 1.0, 0.4, 1), "hard": Quality(1.8, 1.6, 0.6, 3)}
 
 
+@dataclass(frozen=True)
+class Site:
+    """A scanner and what is set on it.
+
+    Args:
+        quality: of its images.
+        contrast: what is left of the differences between tissues.
+        weighting: share of another sequence's signal in a sequence's.
+    """
+
+    quality: Quality
+    contrast: float = 1.0
+    weighting: float = 0.0
+
+
+SITES = {
+    "home": Site(QUALITIES["routine"]),
+    "sister": Site(Quality(1.3, 1.2, 0.4, 1), 0.95),
+    "contrast": Site(Quality(1.0, 1.5, 0.4, 1), 0.8, 0.2),
+    "noisy": Site(Quality(2.2, 0.8, 0.5, 1), 0.8, 0.1),
+    "thick": Site(Quality(1.6, 1.2, 0.6, 2), 0.7, 0.15),
+}
+"""Sites whose images differ more and more: the same sequence elsewhere, another weighting, a lower field, and that with
+slices twice as thick."""
+
+
 def sliced(grid: Grid, quality: Quality) -> Grid:
     """Thicker slices in the place of whole numbers of thin ones; a few thin ones at the end may be left over."""
     if quality.slices == 1:

@@ -1,0 +1,230 @@
+"""What an experiment's file says: cohort, preparation, trainings, evaluation, at more than one scale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from anamorph.data.cohort import Split
+from anamorph.data.configuration import merged, read_configuration, refusal
+from anamorph.errors import ConfigurationError
+from anamorph.inference.model_variants import INITIAL
+from anamorph.training.configuration import PairChoice
+from anamorph.training.prepare import PreparationSettings
+
+Scale = Literal["cpu", "paper"]
+STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+Number = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+.-]*$")]
+"""Of a folder or a part of a case's name."""
+
+
+class Gathering(BaseModel):
+    """Real images, below the folder that ``ANAMORPH_DATA`` names."""
+
+    model_config = STRICT
+
+    layout: Literal["nnunet", "bids", "ixi", "freesurfer", "first", "splits", "folders"]
+    """How they lie there, as for ``anamorph gather``."""
+    folder: str
+    """Below ``ANAMORPH_DATA``."""
+    modality: str | None = None
+    """Of layouts that do not tell."""
+    test_cases: tuple[str, ...] = ()
+    """Patterns of the test cases' names."""
+    validation: Number = 0
+    """The last cases before those of the test."""
+    test: Number = 0
+    """The last cases."""
+
+
+class Synthesis(BaseModel):
+    """Phantoms, as ``anamorph synthesise`` makes them."""
+
+    model_config = STRICT
+
+    kind: str
+    """Which."""
+    cases: Annotated[int, Field(ge=1)] | None = None
+    """How many."""
+    seed: Number = 0
+    """Of the phantoms."""
+    validation: Number = 0
+    """The last cases before those of the test."""
+    test: Number = 0
+    """The last cases."""
+    options: dict[str, JsonValue] = {}
+    """Of the kind."""
+
+
+class Source(BaseModel):
+    """Where cases come from."""
+
+    model_config = STRICT
+
+    gather: Gathering | None = None
+    """Real images."""
+    synthesise: Synthesis | None = None
+    """Phantoms."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Source:
+        if (self.gather is None) == (self.synthesise is None):
+            raise ValueError("a cohort is either gathered or synthesised")
+        return self
+
+
+class FurtherCases(Source):
+    """Cases that join a cohort, all of one split, as those of another site."""
+
+    split: Split = "test"
+    """What they are used for."""
+
+
+class CohortRecipe(Source):
+    """All cases."""
+
+    remap: Synthesis | None = None
+    """A second modality for them, of kind remapped."""
+    more: dict[Name, FurtherCases] = {}
+    """Further cases; the name joins those of the cases: CASE_NAME. Phantoms have the cohort's kind and options where
+    they do not say otherwise."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alike(cls, values: Any) -> Any:
+        """Kind and options of the first phantoms, handed on to further ones of that kind."""
+        match values:
+            case {"synthesise": {"kind": kind, **given}, "more": dict() as more}:
+                shared = {"synthesise": {"kind": kind, "options": given.get("options", {})}}
+            case _:
+                return values
+        handed_on = {}
+        for name, further in more.items():
+            match further:
+                case {"synthesise": dict() as phantoms} if phantoms.get("kind", kind) == kind:
+                    further = merged(shared, further)
+            handed_on[name] = further
+        return {**values, "more": handed_on}
+
+
+class TrainingRecipe(BaseModel):
+    """One method to train."""
+
+    model_config = STRICT
+
+    method: str
+    """Name in ``METHODS``."""
+    settings: dict[str, JsonValue] = {}
+    """Of the method, as far as they differ from its own."""
+    schedule: dict[str, JsonValue] = {}
+    """Of the training, as far as it differs from the experiment's and the method's."""
+    pairs: PairChoice | None = None
+    """What it learns from, where that differs from what is evaluated."""
+    seed: Number = 0
+    """Of the training."""
+
+
+class RowRecipe(BaseModel):
+    """A trained method in a row of the table, as it was trained or otherwise."""
+
+    model_config = STRICT
+
+    of: str = ""
+    """The training; the one of the row's name if empty."""
+    settings: dict[str, JsonValue] = {}
+    """Of the method at test time, as far as they differ from the training's."""
+    networks: dict[str, str] = {}
+    """Network of the method -> TRAINING.NETWORK whose weights it has instead, or initial for those before training."""
+
+
+class EvaluationRecipe(BaseModel):
+    """What is judged, and how it is told."""
+
+    model_config = STRICT
+
+    task: Literal["register", "segment"] = "register"
+    """What the methods do."""
+    split: Split = "test"
+    """Which cases."""
+    pairs: PairChoice = PairChoice()
+    """Which pairs of them; trainings learn from the same kind of pairs."""
+    most_items: Annotated[int, Field(ge=1)] | None = None
+    """At most so many pairs or cases, spread evenly over all."""
+    rows: dict[str, RowRecipe] = {}
+    """Name in the table -> trained method; if empty every training, as it was trained."""
+    groups: dict[Name, str] = {}
+    """Name -> shell pattern of the cases' names in the scores, CASE_MODALITY or FIXED-MOVING: a table for each; one
+    table of all if empty."""
+    methods: tuple[str, ...] = ()
+    """Of ``contenders.ENGINES``."""
+    peers: tuple[str, ...] = ()
+    """Other people's tools."""
+    metrics: tuple[str, ...] = ()
+    """What the tables show; everything if empty."""
+    labels: tuple[str, ...] = ()
+    """Structures that the tables show each by itself; their mean if empty."""
+    reference: str = ""
+    """Method that every other is tested against; the best and second best if empty."""
+
+
+class Experiment(BaseModel):
+    """A table of a paper."""
+
+    model_config = STRICT
+
+    title: str
+    """Of the page."""
+    about: str = ""
+    """What it asks, in a paragraph."""
+    folder: Name | None = None
+    """Of all that is made, in place of the file's own name: experiments of one folder share cohort and trainings."""
+    cohort: CohortRecipe
+    """The cases."""
+    prepare: PreparationSettings = PreparationSettings()
+    """How they are brought before the networks."""
+    labels: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Labels that are learnt and judged, others being background; all if empty."""
+    schedule: dict[str, JsonValue] = {}
+    """Of every training, as far as it differs from the methods' own."""
+    validation_items: Annotated[int, Field(ge=1)] = 10
+    """Most pairs or cases that a validation looks at."""
+    train: dict[Name, TrainingRecipe] = {}
+    """Name in the table -> what is trained."""
+    evaluate: EvaluationRecipe
+    """What is judged."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Experiment:
+        for name, row in self.rows.items():
+            sources = {source.partition(".")[0] for source in row.networks.values() if source != INITIAL}
+            if unknown := sorted({row.of or name, *sources} - self.train.keys()):
+                raise ValueError(f"row {name} is of {unknown[0]!r}, which is not trained")
+        if self.evaluate.task == "segment" and (self.evaluate.methods or self.evaluate.peers):
+            raise ValueError("methods and peers register; the task is segment")
+        return self
+
+    @property
+    def rows(self) -> dict[str, RowRecipe]:
+        """Trained methods in the table."""
+        return self.evaluate.rows or {name: RowRecipe(of=name) for name in self.train}
+
+
+def read_experiment(path: Path, scale: Scale) -> Experiment:
+    """An experiment at one of its scales: ``scales`` holds what differs, merged into the rest.
+
+    Raises:
+        ConfigurationError: E-CFG-009 and E-CFG-010, the file does not fit; E-EXP-001, it has no such scale.
+    """
+    values = read_configuration(path)
+    scales = values.pop("scales", {})
+    if not isinstance(scales, dict) or scale not in scales:
+        found = ", ".join(scales) if isinstance(scales, dict) else "none"
+        raise ConfigurationError("E-EXP-001", f"scales {found}", file=path, expected=scale)
+    try:
+        return Experiment.model_validate(merged(values, scales[scale] or {}))
+    except ValidationError as error:
+        names = {(name,): name for name in Experiment.model_fields}
+        raise refusal(error, names, (), path, "an experiment with title, cohort and evaluate") from None
