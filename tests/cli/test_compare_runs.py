@@ -30,7 +30,7 @@ def scores_of(method: str, start: float, cases: int = 8) -> list[Score]:
         rows.append(Score("dice", start + 0.01 * k, label="liver", case=case, method=method))
         rows.append(Score("dice", start - 0.1 + 0.01 * k, label="cyst", case=case, method=method))
         lost = method == "ours" and k == 2
-        reason = "empty in the warped image" if lost else ""
+        reason = "empty in the result" if lost else ""
         distance = math.inf if lost else 10 * (1 - start) + 0.1 * k
         rows.append(Score("hd95_mm", distance, "mm", "liver", reason, case, method))
     return rows

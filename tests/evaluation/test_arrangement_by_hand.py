@@ -50,7 +50,7 @@ def test_two_scores_for_one_thing_are_refused():
 
 
 def test_means_over_labels_are_added_where_there_are_none():
-    lost = Score("hd_mm", math.inf, "mm", "tumour", "empty in the warped image", "c1", "ours")
+    lost = Score("hd_mm", math.inf, "mm", "tumour", "empty in the result", "c1", "ours")
     rows = [
         dice(0.5, label="liver"),
         dice(0.7, label="tumour"),

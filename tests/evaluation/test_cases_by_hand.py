@@ -113,7 +113,7 @@ def test_a_segmentation_with_a_structure_that_is_missed_and_one_that_is_nowhere(
     assert found["dice_mean", ""] == 0.5
     assert found["nsd_1mm_mean", ""] == 0.5
     reasons = {row.label: row.reason for row in rows if row.metric == "dice"}
-    assert reasons == {"a": "", "b": "empty in the warped image", "c": "empty in both images"}
+    assert reasons == {"a": "", "b": "empty in the result", "c": "empty in both images"}
 
 
 def test_costs_and_failures():

@@ -72,15 +72,20 @@ def test_a_metric_that_nobody_knows_is_neither_ranked_nor_tested():
 
 
 def test_a_failure_is_worse_than_any_value_and_is_told():
-    rows = [*scores("a", [*ramp(0.9)[:9], "empty in the warped image"]), *scores("b", ramp(0.5))]
+    rows = [*scores("a", [*ramp(0.9)[:9], "empty in the result"]), *scores("b", ramp(0.5))]
     found = compare(rows)
     cells = column_of(found).cells
     assert (cells["a"].place, cells["b"].place) == (2, 1)
-    assert cells["a"].failed == {"c9": "empty in the warped image"}
+    assert cells["a"].failed == {"c9": "empty in the result"}
     assert (cells["a"].summary.n, cells["b"].summary.n) == (9, 10)
     assert cells["a"].challenges[0].test.left_out == ("c9",)
     assert cells["a"].challenges[0].test.n == 9
-    assert "a: no value in 1 of 10 cases (c9) for any metric: empty in the warped image" in notes_on(found)
+    assert "a: no value in 1 of 10 cases (c9) for any metric: empty in the result" in notes_on(found)
+
+
+def test_a_note_tells_labels_without_a_name_as_labels():
+    rows = [*scores("a", [*ramp(0.9)[:9], "lost"], label="2"), *scores("a", ramp(0.9), label="1")]
+    assert "a: no value in 1 of 10 cases (c9) for Dice of label 2: lost" in notes_on(compare(rows))
 
 
 def test_a_structure_that_is_nowhere_is_no_failure():
@@ -93,7 +98,7 @@ def test_a_structure_that_is_nowhere_is_no_failure():
 
 def test_a_label_that_a_method_does_not_list_is_in_neither_image_but_a_case_it_does_not_list_is_a_failure():
     rows = [*scores("a", ramp(0.9)[:9], label="liver"), *scores("b", ramp(0.8), label="liver")]
-    rows.append(Score("dice", 0.0, label="ghost", case="c0", method="b", reason="empty in the fixed image"))
+    rows.append(Score("dice", 0.0, label="ghost", case="c0", method="b", reason="empty in the truth"))
     found = compare(rows)
     assert column_of(found, "dice", "liver").cells["a"].failed == {"c9": "no score"}
     assert "a" not in column_of(found, "dice", "ghost").cells

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,8 +41,8 @@ def both_tables(fixed, warped):
     ("fixed", "warped", "reason", "dice", "distance"),
     [
         pytest.param(EMPTY, EMPTY, "empty in both images", math.nan, math.nan, id="L21"),
-        pytest.param(EMPTY, FULL, "empty in the fixed image", 0.0, math.inf, id="L21-fixed"),
-        pytest.param(FULL, EMPTY, "empty in the warped image", 0.0, math.inf, id="L21-warped"),
+        pytest.param(EMPTY, FULL, "empty in the truth", 0.0, math.inf, id="L21-fixed"),
+        pytest.param(FULL, EMPTY, "empty in the result", 0.0, math.inf, id="L21-warped"),
     ],
 )
 def test_empty_structures_are_spelled_out(fixed, warped, reason, dice, distance):
@@ -123,9 +124,11 @@ def test_frame_has_one_row_a_score_and_the_columns_in_order():
 def test_the_mean_skips_what_does_not_exist_and_names_what_is_infinite():
     liver, spleen = Score("hd_mm", 2.0, "mm", "liver"), Score("hd_mm", 4.0, "mm", "spleen")
     absent = Score("hd_mm", math.nan, "mm", "cyst", "empty in both images")
-    lost = Score("hd_mm", math.inf, "mm", "tumour", "empty in the warped image")
+    lost = Score("hd_mm", math.inf, "mm", "tumour", "empty in the result")
     assert mean_score([liver, spleen, absent], "hd_mean_mm") == Score("hd_mean_mm", 3.0, "mm")
     assert mean_score([liver, lost], "hd_mean_mm").reason == "infinite for tumour"
+    nameless = [replace(score, label=label) for score, label in ((liver, "1"), (lost, "2"))]
+    assert mean_score(nameless, "hd_mean_mm").reason == "infinite for label 2"
     assert mean_score([absent], "hd_mean_mm").reason
     assert mean_score([], "hd_mean_mm").reason
 
@@ -133,7 +136,7 @@ def test_the_mean_skips_what_does_not_exist_and_names_what_is_infinite():
 def test_what_was_written_is_read_again():
     scores = [
         Score("dice", 0.1 + 0.2, label='left, "upper" lobe', case="=1+1", method="ours"),
-        Score("hd95_mm", math.inf, "mm", "tumour", "empty in the warped image", "c", "'quoted"),
+        Score("hd95_mm", math.inf, "mm", "tumour", "empty in the result", "c", "'quoted"),
         Score("jacobian_min", -1e-300, case="-c", method="@m"),
     ]
     assert from_csv(to_csv(scores)) == scores

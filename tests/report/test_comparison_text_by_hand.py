@@ -79,6 +79,13 @@ def test_the_terminal(width: int) -> None:
     assert "\x1b[4m0.645 ± 0.030\x1b[0m*" in printed
 
 
+def test_the_heading_of_short_names_is_not_broken() -> None:
+    (table,) = terminal_tables(compare([Score("dice", 0.5, case="c", method="none")]), 80)
+    file = io.StringIO()
+    Console(width=80, file=file).print(table)
+    assert file.getvalue().splitlines()[0].split() == ["Method", "Dice", "↑"]
+
+
 def test_decimals_suit_the_column_and_the_value() -> None:
     rows = [
         Score("seconds_cpu", value, "s", case="c", method=name) for name, value in (("slow", 84.123), ("fast", 0.1712))
@@ -103,6 +110,10 @@ def test_the_key_names_the_reference_and_the_correction() -> None:
     lines = key(compare(rows, reference="a", level=0.05, correct=True))
     assert lines[1].startswith("*: a is better, ‡: better than a (")
     assert "90 % interval, p ≤ 0.05, Holm's correction" in lines[1]
+
+
+def test_the_key_of_a_single_method_names_no_marks() -> None:
+    assert key(compare([Score("dice", 0.5, case="c", method="a")])) == ["mean ± standard deviation over cases"]
 
 
 def table(text: str) -> list[dict[str, str]]:

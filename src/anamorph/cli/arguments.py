@@ -106,9 +106,8 @@ class Flag:
             hint = "(required)"
         elif default is None or default == () or (self.is_switch and not self.negatable):
             hint = ""
-        about = tyro.conf.arg(
-            help=self.info.description or "", help_behavior_hint=hint, metavar=self.metavar or None
-        )  # fmt: skip
+        text = " ".join((self.info.description or "").split())  # tyro would keep the line breaks of the docstring
+        about = tyro.conf.arg(help=text, help_behavior_hint=hint, metavar=self.metavar or None)
         kind = Annotated[_shape(self.info.annotation), about]
         if self.is_switch and not self.negatable:
             return tyro.conf.FlagCreatePairsOff[kind]

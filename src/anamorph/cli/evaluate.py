@@ -86,6 +86,7 @@ def run(request: EvaluateRequest, screen: Screen) -> int:
     import torch
 
     from anamorph.cli.compare import show, write_comparison
+    from anamorph.cli.screen import shown
     from anamorph.data.files import atomic_write
     from anamorph.evaluation.metrics import FAILED
     from anamorph.evaluation.scores import to_csv
@@ -101,10 +102,15 @@ def run(request: EvaluateRequest, screen: Screen) -> int:
             scores = _evaluate(request, cohort, models, progress)
         with atomic_write(record.path("scores.csv")) as part:
             part.write_text(to_csv(scores), encoding="utf-8")
-        comparison = write_comparison(scores, request.out, title=f"Evaluation on {request.cohort.name}")
+        failures = [score for score in scores if score.metric == FAILED]
+        comparison = None  # where every case failed there is nothing to compare, and the reasons are what matters
+        if len(failures) < len(scores):
+            title = f"Evaluation on {request.cohort.resolve().name}"
+            comparison = write_comparison(scores, request.out, title=title, written=record.path)
         record.finish()
-    show(comparison, screen)
-    failures = [score for score in scores if score.metric == FAILED]
+    if comparison is not None:
+        show(comparison, screen)
+        screen.say(f"scores: {shown(request.out / 'scores.csv')}; page: {shown(request.out / 'comparison.html')}")
     for score in failures:
         screen.warning(f"{score.method} gave nothing for {score.case}: {score.reason}")
     return FAILURES if failures else 0

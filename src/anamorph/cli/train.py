@@ -74,7 +74,7 @@ class TrainRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     method: str
-    """voxelmorph, lapirn, unet, dynunet."""
+    """voxelmorph, lapirn, unet, dynunet, atlas-istn."""
     prepared: Path
     """Folder that anamorph prepare wrote."""
     out: Path
@@ -125,6 +125,7 @@ FORM = Form(
 
 def run(request: TrainRequest, screen: Screen) -> int:
     """Train, telling how it goes."""
+    from anamorph.cli.failures import Terminated
     from anamorph.cli.screen import shown
     from anamorph.data.prepared import PreparedCohort
     from anamorph.training.configuration import Machine
@@ -144,7 +145,7 @@ def run(request: TrainRequest, screen: Screen) -> int:
                 resume=request.resume,
                 force=request.force,
             )
-    except (KeyboardInterrupt, NumericalError, ResourceError):
+    except (KeyboardInterrupt, Terminated, NumericalError, ResourceError):
         if first and (request.out / "history.csv").exists():
             write_report(request.out)
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from anamorph.evaluation.comparison import Comparison
+from anamorph.evaluation.scores import label_in_words
 
 FEW_PAIRS = 30
 """Below this many, the bootstrap's interval is too narrow: at 10 pairs it errs in 2.4 % of studies instead of 1 %."""
@@ -23,7 +24,7 @@ def notes_on(found: Comparison) -> Iterator[str]:
         yield f"{_called(method)}: no value in {where} for {what}: {why}"
     for label, cases in _absent(found).items():
         where = f"{len(cases)} of {len(found.cases)} cases ({shortened(cases)})"
-        yield f"{label}: nothing to measure in {where}, as neither image has it"
+        yield f"{label_in_words(label)}: nothing to measure in {where}, as neither image has it"
     unknown = [column.title for column in found.leading if column.about.higher_is_better is None]
     if unknown:
         yield f"{shortened(unknown)}: neither way is known to be better, so nothing is marked"
@@ -57,7 +58,8 @@ def _failed(found: Comparison) -> dict[tuple[str, tuple[str, ...], str], list[st
             for case, why in cell.failed.items():
                 by_reason.setdefault(why, []).append(case)
             for why, cases in by_reason.items():
-                groups.setdefault((method, tuple(cases), why), []).append(column.title)
+                what = f"{column.about.title} of {label_in_words(column.label)}" if column.label else column.title
+                groups.setdefault((method, tuple(cases), why), []).append(what)
     return groups
 
 

@@ -90,7 +90,7 @@ def emptiness(in_fixed: bool, in_warped: bool) -> str:
         return ""
     if not in_fixed and not in_warped:
         return EMPTY_IN_BOTH
-    return "empty in the warped image" if in_fixed else "empty in the fixed image"
+    return "empty in the result" if in_fixed else "empty in the truth"
 
 
 def _same_shape(a: np.ndarray, b: np.ndarray) -> None:

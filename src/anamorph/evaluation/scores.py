@@ -72,6 +72,11 @@ def mean_name(metric: str) -> str:
     return f"{metric.removesuffix(suffix)}_mean{suffix}"
 
 
+def label_in_words(name: str) -> str:
+    """A label in a sentence: one that has no name but its value is told to be a label."""
+    return f"label {name}" if name.isdecimal() else name
+
+
 def mean_score(scores: Iterable[Score], metric: str) -> Score:
     """The mean of scores of one metric over those that exist, infinite ones included, as a score named ``metric``."""
     rows = list(scores)
@@ -79,7 +84,7 @@ def mean_score(scores: Iterable[Score], metric: str) -> Score:
     if not values:
         return Score(metric, math.nan, rows[0].unit if rows else "", reason="no score to take the mean of")
     missing = [row.label for row in rows if math.isinf(row.value)]
-    reason = f"infinite for {', '.join(missing)}" if missing else ""
+    reason = f"infinite for {', '.join(map(label_in_words, missing))}" if missing else ""
     return Score(metric, sum(values) / len(values), rows[0].unit, reason=reason)
 
 

@@ -82,7 +82,9 @@ def heading(column: Column) -> str:
 
 
 def key(found: Comparison) -> list[str]:
-    """What the marks mean."""
+    """What the marks mean; of a single method, which has none, what a cell holds."""
+    if len(found.methods) == 1:
+        return ["mean ± standard deviation over cases"]
     share = f"{100 * (1 - 2 * found.level):.4g} %"
     test = (
         f"one-sided paired test of the mean difference, {found.repetitions} bootstrap repetitions, "
@@ -145,7 +147,7 @@ def terminal_tables(found: Comparison, width: int) -> Iterator[Table]:
         text = Text().append(what.text, style={1: "bold", 2: "underline"}.get(what.place, ""))
         return text.append(what.superscript).append(f" {what.note}" if what.note else "", style="dim")
 
-    longest = max(map(len, found.methods), default=0)
+    longest = max(map(len, ("Method", *found.methods)))
     name = min(longest, max(NARROWEST_METHOD, width // 3))
     for columns in _blocks(found, width - name, lambda column, method: len(cell(column, method))):
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
