@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -70,10 +71,15 @@ def test_known_maps_are_scored_and_a_failure_is_a_row(cohort: Cohort, tmp_path: 
 
 
 def test_labels_from_elsewhere(cohort: Cohort, tmp_path: Path) -> None:
-    rows = evaluate_segmentation(cohort.scans, [stored_labels(tmp_path / "labels")], tmp_path / "rows")
+    found = Path(shutil.copytree(tmp_path / "labels", tmp_path / "found"))
+    rows = evaluate_segmentation(cohort.scans, [stored_labels(found)], tmp_path / "rows")
     assert [row.value for row in rows if row.metric == "dice_mean"] == [1.0, 1.0]
-    nowhere = evaluate_segmentation(cohort.scans[:1], [stored_labels(tmp_path / "images" / "none")], tmp_path / "rows")
-    assert "E-EVA-011" in nowhere[0].reason
+    (found / "a.nii.gz").write_bytes((found / "b.nii.gz").read_bytes())
+    # What was scored before is not kept.
+    rows = evaluate_segmentation(cohort.scans[:1], [stored_labels(found)], tmp_path / "rows")
+    assert [row.value for row in rows if row.metric == "dice_mean"] == [pytest.approx(0.4)]
+    with pytest.raises(InputError, match="E-EVA-011"):
+        stored_labels(tmp_path / "images" / "none")
 
 
 def test_no_pairs_and_an_even_choice(cohort: Cohort) -> None:

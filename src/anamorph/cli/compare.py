@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Format = Literal["csv", "md", "tex", "html"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 SCORES = "scores.csv"
+FAILURES = 5
+"""Exit code where a method gave nothing for a case; the scores of the others are written."""
 OUTPUTS = tuple(f"comparison{rest}" for rest in (".csv", "_wide.csv", "_tests.csv", ".md", ".tex", ".html"))
 
 
@@ -48,6 +50,8 @@ class CompareRequest(BaseModel):
     """Other tools to run on the same pairs: elastix, elastix_affine, ants, greedy, convexadam; needs --cohort."""
     cohort: Path | None = None
     """The cohort whose pairs the scores are about."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads of the other tools; all if absent."""
     format: tuple[Format, ...] = FORMATS
     """What to write: tables for programs, Markdown, LaTeX, a page."""
     force: bool = False
@@ -65,7 +69,7 @@ FORM = Form(
     positional=("scores",),
     groups={
         "tests": ("reference", "alpha", "holm", "seed"),
-        "other tools": ("peers", "cohort"),
+        "other tools": ("peers", "cohort", "threads"),
         "output": ("format", "force"),
     },
     metavars={
@@ -81,8 +85,9 @@ def run(request: CompareRequest, screen: Screen) -> int:
     """Read, compare, write, and print the table."""
     from anamorph.cli.reading import refuse_overwriting
     from anamorph.cli.screen import shown
-    from anamorph.data.files import sha256
+    from anamorph.data.files import atomic_write, sha256
     from anamorph.evaluation.arrangement import merge
+    from anamorph.evaluation.scores import to_csv
     from anamorph.inference.run_folder import Run
 
     paths = [path / SCORES if path.is_dir() else path for path in request.scores]
@@ -92,10 +97,13 @@ def run(request: CompareRequest, screen: Screen) -> int:
         for name in OUTPUTS:
             refuse_overwriting(request.out / name, paths, request.force)
     with Run(request.out, "compare", request.model_dump(), paths, request.force, screen.warning) as record:
-        scores = merge(read)
+        scores, peers = merge(read), []
         if request.cohort is not None:
             with screen.progress() as progress:
-                scores = [*scores, *_of_peers(request.cohort, request.peers, scores, request.out, progress)]
+                peers = _of_peers(request, request.cohort, scores, progress)
+            scores = [*scores, *peers]
+            with atomic_write(record.path("peers.csv")) as part:
+                part.write_text(to_csv(peers), encoding="utf-8")
         comparison = write_comparison(
             scores, request.out, metrics=request.metrics, labels=request.labels, reference=request.reference or "",
             level=request.alpha, correct=request.holm, seed=request.seed, formats=request.format, sources=sources,
@@ -106,11 +114,21 @@ def run(request: CompareRequest, screen: Screen) -> int:
     show(comparison, screen)
     if "html" in request.format:
         screen.say(f"page: {shown(request.out / 'comparison.html')}")
-    return 0
+    return tell_failures(peers, screen)
+
+
+def tell_failures(scores: Sequence[Score], screen: Screen) -> int:
+    """Name every case that a method gave nothing for; the exit code."""
+    from anamorph.evaluation.metrics import FAILED
+
+    failures = [score for score in scores if score.metric == FAILED]
+    for score in failures:
+        screen.warning(f"{score.method} gave nothing for {score.case}: {score.reason}")
+    return FAILURES if failures else 0
 
 
 def _of_peers(
-    folder: Path, peers: Sequence[str], scores: Sequence[Score], out: Path, progress: Callable[[str, float], None]
+    request: CompareRequest, folder: Path, scores: Sequence[Score], progress: Callable[[str, float], None]
 ) -> list[Score]:
     """The scores of other tools on the pairs that the given ones are about.
 
@@ -132,8 +150,9 @@ def _of_peers(
         found = "no pair of the cohort has a name that the scores know"
         expected = "the cohort that was evaluated"
         raise InputError("E-EVA-013", found, file=folder, expected=expected, do="give that one as --cohort")
-    registrars = [contenders.peer(name, torch.get_num_threads(), 3600.0) for name in peers]
-    return evaluate_registration(pairs, registrars, out / "rows", progress=progress)
+    registrars = [contenders.peer(name, request.threads or torch.get_num_threads(), 3600.0) for name in request.peers]
+    names = cohort.label_names or None
+    return evaluate_registration(pairs, registrars, request.out / "rows", names=names, progress=progress)
 
 
 def read_scores(path: Path) -> list[Score]:

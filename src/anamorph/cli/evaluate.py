@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from anamorph.data.cohort import Cohort
     from anamorph.evaluation.scores import Score
     from anamorph.inference.model_folder import Model
-
-FAILURES = 5
-"""Exit code where a method gave nothing for a case; the scores of the others are written."""
 
 
 class EvaluateRequest(BaseModel):
@@ -85,7 +83,7 @@ def run(request: EvaluateRequest, screen: Screen) -> int:
     """Evaluate, write the scores and the comparison; 5 where a case failed."""
     import torch
 
-    from anamorph.cli.compare import show, write_comparison
+    from anamorph.cli.compare import show, tell_failures, write_comparison
     from anamorph.cli.screen import shown
     from anamorph.data.files import atomic_write
     from anamorph.evaluation.metrics import FAILED
@@ -97,23 +95,37 @@ def run(request: EvaluateRequest, screen: Screen) -> int:
         torch.set_num_threads(request.threads)
     cohort = cohort_of(request.cohort)
     models = read_models(request.model, request.device)
+    _refuse_two_tasks(request, models)
     with Run(request.out, "evaluate", request.model_dump(), (), request.force, screen.warning) as record:
         with screen.progress() as progress:
             scores = _evaluate(request, cohort, models, progress)
         with atomic_write(record.path("scores.csv")) as part:
             part.write_text(to_csv(scores), encoding="utf-8")
-        failures = [score for score in scores if score.metric == FAILED]
         comparison = None  # where every case failed there is nothing to compare, and the reasons are what matters
-        if len(failures) < len(scores):
+        if any(score.metric != FAILED for score in scores):
             title = f"Evaluation on {request.cohort.resolve().name}"
             comparison = write_comparison(scores, request.out, title=title, written=record.path)
         record.finish()
     if comparison is not None:
         show(comparison, screen)
         screen.say(f"scores: {shown(request.out / 'scores.csv')}; page: {shown(request.out / 'comparison.html')}")
-    for score in failures:
-        screen.warning(f"{score.method} gave nothing for {score.case}: {score.reason}")
-    return FAILURES if failures else 0
+    return tell_failures(scores, screen)
+
+
+def _refuse_two_tasks(request: EvaluateRequest, models: Mapping[str, Model]) -> None:
+    """Segmentations and registrations have no score in common.
+
+    Raises:
+        ConfigurationError: E-EVA-016.
+    """
+    from anamorph.errors import ConfigurationError
+
+    segmenting = [name for name, model in models.items() if "register" not in model.method.tasks]
+    registering = [*request.methods, *request.peers, *(folder.name for folder in request.transforms)]
+    registering += [name for name in models if name not in segmenting]
+    if segmenting and registering:
+        found = f"{', '.join(segmenting)} segment, {', '.join(registering)} register"
+        raise ConfigurationError("E-EVA-016", found, expected="methods of one task", do="evaluate them one by one")
 
 
 def cohort_of(path: Path) -> Cohort:
@@ -130,7 +142,7 @@ def _evaluate(request: EvaluateRequest, cohort: Cohort, models: dict[str, Model]
     from anamorph.inference import contenders
     from anamorph.inference.evaluate import chosen_pairs, evaluate_registration, evaluate_segmentation, spread
 
-    part, rows = cohort.of_split(request.split), request.out / "rows"
+    part, rows, names = cohort.of_split(request.split), request.out / "rows", cohort.label_names or None
     segments = request.segmentations or (models and all("register" not in m.method.tasks for m in models.values()))
     if segments:
         wanted = [scan for scan in part.scans if scan.labels is not None and request.modality in (None, scan.modality)]
@@ -138,7 +150,8 @@ def _evaluate(request: EvaluateRequest, cohort: Cohort, models: dict[str, Model]
             *(contenders.segmenting_model(model, name) for name, model in models.items()),
             *(contenders.stored_labels(folder) for folder in request.segmentations),
         ]
-        return evaluate_segmentation(spread(wanted, request.most_items), segmenters, rows, progress=progress)
+        chosen = spread(wanted, request.most_items)
+        return evaluate_segmentation(chosen, segmenters, rows, names=names, progress=progress)
     pairs = chosen_pairs(part, request.rule, request.fixed_modality, request.moving_modality)
     registrars = [
         *(contenders.engine(name, request.device) for name in request.methods),
@@ -146,4 +159,4 @@ def _evaluate(request: EvaluateRequest, cohort: Cohort, models: dict[str, Model]
         *(contenders.stored_transforms(folder) for folder in request.transforms),
         *(contenders.registering_model(model, name) for name, model in models.items()),
     ]
-    return evaluate_registration(spread(pairs, request.most_items), registrars, rows, progress=progress)
+    return evaluate_registration(spread(pairs, request.most_items), registrars, rows, names=names, progress=progress)

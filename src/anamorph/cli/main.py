@@ -24,6 +24,7 @@ VERBS = {
     "train": "Train a method on a prepared cohort; write a model and a report.",
     "evaluate": "Score models, engines, other tools or files over a cohort.",
     "compare": "Put scores side by side, with tests, as tables and a page.",
+    "atlas": "Build an atlas of a cohort; export it, or show it.",
     "experiment": "Make a paper's table from its file, start to end.",
     "demo": "Make a CT-MR pair with known truth, register it, score the result.",
     "doctor": "Tell what this machine offers, and what is missing.",

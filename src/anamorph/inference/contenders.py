@@ -186,7 +186,7 @@ def stored_transforms(folder: Path) -> Registrar:
     def run(pair: Pair, fixed: Image, moving: Image) -> Registered:
         return Registered(read_transform(_stored(folder, pair.name, TRANSFORM_SUFFIXES), grid=fixed.grid))
 
-    return Registrar(folder.name, run)
+    return Registrar(folder.name, run, _state(folder))
 
 
 def stored_labels(folder: Path) -> Segmenter:
@@ -199,7 +199,19 @@ def stored_labels(folder: Path) -> Segmenter:
             path = _stored(folder, scan.case, LABEL_SUFFIXES)
         return Segmented(read_labels(path))
 
-    return Segmenter(folder.name, run)
+    return Segmenter(folder.name, run, _state(folder))
+
+
+def _state(folder: Path) -> str:
+    """What lies in a folder of results, so that other files are other results.
+
+    Raises:
+        InputError: E-EVA-011, there is no such folder.
+    """
+    if not folder.is_dir():
+        raise InputError("E-EVA-011", "no such folder", file=folder, expected="a folder with a file for each case")
+    files = ((path.name, path.stat()) for path in sorted(folder.iterdir()))
+    return " ".join(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in files)
 
 
 def _stored(folder: Path, name: str, suffixes: Sequence[str]) -> Path:

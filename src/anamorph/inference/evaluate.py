@@ -11,8 +11,9 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import numpy as np
 
@@ -34,6 +35,8 @@ from anamorph.evaluation.scores import Score, of_case
 from anamorph.inference.contenders import Registered, Registrar, Segmented, Segmenter
 from anamorph.inference.warp import comparable, warp
 from anamorph.pairwise.register import Progress
+
+RULES: tuple[PairRule, ...] = get_args(PairRule)
 
 OnCase = Callable[[str, str, Sequence[Score]], None]
 
@@ -121,7 +124,9 @@ def chosen_pairs(
     rule = rule or ("listed" if cohort.listed else "within")
     found = cohort.pairs(rule, fixed_modality, moving_modality)
     if not found:
-        raise InputError("E-EVA-013", f"no pair by the rule {rule!r}", expected="one at least", do="see --rule")
+        others = [other for other in RULES if cohort.pairs(other, fixed_modality, moving_modality)]
+        do = f"choose --rule {others[0]}, perhaps with --most-items" if others else "see --split and the modalities"
+        raise InputError("E-EVA-013", f"no pair by the rule {rule!r}", expected="one at least", do=do)
     return found
 
 
@@ -146,7 +151,7 @@ def _all(
         if progress is not None:
             progress("evaluate", done / (len(items) * len(methods)))
         kept = folder / f"{_digest(item.name, method.name)[:24]}.json"
-        stamp = _digest(method.stamp, *_files(item))
+        stamp = _digest(version("anamorph"), method.stamp, *_files(item))
         found = _read_rows(kept, stamp)
         if found is None:
             found = of_case(_scores_or_failure(item, method, score), item.name, method.name)

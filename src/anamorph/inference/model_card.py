@@ -150,4 +150,6 @@ def first_problem(error: ValidationError) -> str:
 def unreadable(error: OSError, path: Path) -> InputError:
     """E-IO-001 of one of a folder's files."""
     reason = (error.strerror or "it cannot be read").lower()
-    return InputError("E-IO-001", reason, file=path, expected=f"a model folder with {CARD} and {WEIGHTS}")
+    inner = path.parent / "model"
+    do = f"the model lies in {inner.parent.name}/{inner.name}" if (inner / CARD).exists() else ""
+    return InputError("E-IO-001", reason, file=path, expected=f"a model folder with {CARD} and {WEIGHTS}", do=do)

@@ -79,7 +79,7 @@ class Model:
             "name": self.name,
             "method": card.method,
             "weights_sha256": card.weights_sha256,
-            "modalities": list(card.plan.modalities),
+            "modalities": [card.modality] if card.modality else list(card.plan.modalities),
             "intended_use": card.intended_use,
             "licence": card.licence,
         }

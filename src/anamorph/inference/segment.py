@@ -131,19 +131,23 @@ def _on(native: Grid, probabilities: Tensor, grid: Grid) -> Tensor:
 def _question(labels: Labelmap, probabilities: Tensor, grid: Grid) -> None:
     """Tell of labels that are nowhere, and of those that the edge of the network's view seems to cut."""
     there = set(labels.values())
-    missing = [f"{name} ({value})" for value, name in labels.names.items() if value not in there]
+    missing = [_called(value, name) for value, name in labels.names.items() if value not in there]
     if missing:
         warn("W-MOD-015", f"no voxel of {', '.join(missing)}", file=labels.name or None)
     winner = probabilities.argmax(0)
     edge = _edge_inside(grid, labels.grid)
     cut = [
-        f"{name} ({value})"
+        _called(value, name)
         for number, (value, name) in enumerate(labels.names.items(), 1)
         if int(((winner == number) & edge).sum()) > CUT_SHARE * max(1, int((winner == number).sum()))
     ]
     if cut:
         found = f"{', '.join(cut)} reach the edge of what the network sees, and seem cut off there"
         warn("W-MOD-016", f"{found}; crop the image about them", file=labels.name or None)
+
+
+def _called(value: int, name: str) -> str:
+    return name if name == f"label {value}" else f"{name} ({value})"
 
 
 def _edge_inside(grid: Grid, native: Grid) -> Tensor:
