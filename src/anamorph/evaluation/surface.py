@@ -202,7 +202,7 @@ def _surface_points(mask: Mask, spacing_mm: np.ndarray) -> np.ndarray:
         return np.empty((0, mask.ndim))
     box = _bounding_box(mask)
     start = np.array([side.start for side in box])
-    return (np.argwhere(mask[box] & ~binary_erosion(mask[box])) + start) * spacing_mm
+    return (np.argwhere(mask[box] & np.logical_not(binary_erosion(mask[box]))) + start) * spacing_mm
 
 
 def _bounding_box(mask: Mask) -> tuple[slice, ...]:
