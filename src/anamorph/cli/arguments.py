@@ -177,7 +177,7 @@ def _fields(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tup
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             yield from _fields(info.annotation, (*above, name))
         else:
-            yield (*above, name), info
+            yield (*above, info.alias or name), info
 
 
 def _split(flags: Mapping[str, Flag], arguments: Sequence[str], prog: str, description: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ FORM = Form(
     positional=("image",),
     groups={
         "guidance": ("modality", "mask"),
+        "refinement": ("refine", "lambda"),
         "scoring": ("labels", "ignore_labels"),
         "reading": ("xform", "strict", "nonfinite", "volume"),
         "machine": ("device", "threads", "max_memory"),
@@ -57,7 +58,7 @@ def report_of(request: SegmentationRequest, result: SegmentationResult, run: Run
     """What the report shows of a run that came to its end."""
     from anamorph.report.inputs import ReportInputs
 
-    image, labels = result.segmentation.image, result.segmentation.labels
+    image, labels, atlas = result.segmentation.image, result.segmentation.labels, result.segmentation.atlas
     return ReportInputs(
         title=_title(request),
         kind="segmentation",
@@ -72,6 +73,7 @@ def report_of(request: SegmentationRequest, result: SegmentationResult, run: Run
         settings=settings_of(request),
         facts=facts_of(run),
         seconds_by_stage=run.facts["seconds"],
+        loss_by_stage={} if atlas is None or not atlas.losses else {"refinement": atlas.losses},
     )
 
 

@@ -269,7 +269,7 @@ def atlas_of(model: Model, folder: Path | None = None) -> Atlas:
     if image is None or labels is None or image.shape[2:] != plan.shape or labels.shape[1] != 1 + len(plan.labels):
         found = f"a model of {model.card.method}, which holds no atlas"
         raise InputError("E-ATL-003", found, file=model.name or None, expected="one that learns an atlas")
-    grid = _plan_grid(plan)
+    grid = plan_grid(plan)
     values = image[0].detach().float().cpu()
     soft = labels[0].detach().float().cpu().clamp_min(0)
     soft = soft / soft.sum(0).clamp_min(1e-6)
@@ -277,7 +277,7 @@ def atlas_of(model: Model, folder: Path | None = None) -> Atlas:
     return Atlas(Image(values, grid, model.card.modality), dict(plan.labels), soft, name, None, model, folder)
 
 
-def _plan_grid(plan: Plan) -> Grid:
+def plan_grid(plan: Plan) -> Grid:
     """The network's grid where no image says where it lies."""
     nowhere = Image(torch.zeros(1, *plan.shape), Grid.from_spacing(plan.shape, plan.spacing))
     middle = np.zeros(plan.ndim) if plan.middle is None else np.array(plan.middle)

@@ -110,7 +110,9 @@ class RegistrationRequest(BaseModel):
 class SegmentationRequest(BaseModel):
     """Everything that decides the result of ``anamorph segment``; stored resolved in ``run.json``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, populate_by_name=True
+    )
 
     image: Path
     """Image to segment."""
@@ -128,6 +130,11 @@ class SegmentationRequest(BaseModel):
     """Labels not to score."""
     probabilities: bool = False
     """Write the probability of every label as well."""
+    refine: Annotated[int, Field(ge=0)] | None = None
+    """Steps that a model with an atlas goes on learning from the image, at most; 0: its first pass. Its own if
+    absent."""
+    lambda_: Annotated[float, Field(ge=0)] | None = Field(default=None, alias="lambda")
+    """Smoothness of that refinement: the larger, the nearer to the atlas's own shapes. Its own if absent."""
     xform: Literal["auto", "sform", "qform"] = "auto"
     """Which NIfTI form places the voxels where the two disagree."""
     strict: bool = False
@@ -144,6 +151,15 @@ class SegmentationRequest(BaseModel):
     """Memory to stay within, bytes or as 4G."""
     force: bool = False
     """Replace the results of an earlier run."""
+
+    @property
+    def refinement(self) -> dict[str, Any]:
+        """Changes to the settings of a model with an atlas; empty where nothing was asked."""
+        if self.refine == 0:
+            return {"test": "one_pass"}
+        asked = {"iterations": self.refine, "smoothness": self.lambda_}
+        changes = {name: value for name, value in asked.items() if value is not None}
+        return {"test": "refine", "refinement": changes} if changes else {}
 
     def inputs(self) -> dict[str, Path]:
         """The files it reads, by the names of their fields."""

@@ -15,6 +15,7 @@ from anamorph.data.files import read
 from anamorph.data.image import Image, Labelmap, Mask, ReadPolicy
 from anamorph.data.network_grid import image_to_network, labels_to_native
 from anamorph.errors import NumericalError, warn
+from anamorph.inference.atlas_segmentation import AtlasFit, fit_atlas, fit_on
 from anamorph.inference.memory import check_network_memory
 from anamorph.inference.model_domain import admitted, mask_for, own_grid, question, refuse_flat, refuse_task
 from anamorph.inference.model_folder import Model
@@ -37,12 +38,14 @@ class Segmentation:
         probabilities: of the background and of every label of the plan in order, on the same grid, (1 + labels)
             I J (K); None unless asked for.
         seconds: time spent, by stage.
+        atlas: how a model with an atlas came to these labels; None of other models.
     """
 
     image: Image
     labels: Labelmap
     probabilities: Float[Tensor, "classes *spatial"] | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    atlas: AtlasFit | None = None
 
     def volumes(self) -> dict[int, float]:
         """Of every label that the model knows, mm^d."""
@@ -98,12 +101,14 @@ def segment_with(
         question(model, image, grid)
         tensor = image_to_network(image, plan, grid, where)
     with stages("network"):
-        found = predicted_probabilities(model, tensor, image.modality or "")
+        fit = fit_atlas(model, tensor, None if progress is None else lambda done: progress("network", done))
+        found = predicted_probabilities(model, tensor, image.modality or "") if fit is None else _finite(fit.answer)
     with stages("labels"):
+        atlas = None if fit is None else fit_on(image.grid, fit, plan, grid)
         labels = labels_to_native(found, plan, grid, image.grid)
         everything = _on(image.grid, found, grid) if probabilities else None
     _question(labels, found, grid)
-    return Segmentation(image, labels, everything, stages.seconds)
+    return Segmentation(image, labels, everything, stages.seconds, atlas)
 
 
 def predicted_probabilities(
@@ -115,7 +120,10 @@ def predicted_probabilities(
         NumericalError: E-MOD-013, NaN or Inf.
     """
     with torch.inference_mode():
-        found = model.method.segment(image[None].to(model.device), modality)[0].float().cpu()
+        return _finite(model.method.segment(image[None].to(model.device), modality)[0].float().cpu())
+
+
+def _finite(found: Float[Tensor, "classes *net"]) -> Float[Tensor, "classes *net"]:
     if not bool(torch.isfinite(found).all()):
         raise NumericalError("E-MOD-013", "the network's answer is not finite", do="check the image's values")
     return found

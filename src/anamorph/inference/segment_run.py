@@ -11,10 +11,12 @@ import torch
 
 from anamorph.data.files import atomic_write, read, write
 from anamorph.data.image import Image, Labelmap, ReadPolicy
+from anamorph.data.transform_files import write_transform
 from anamorph.errors import warn
 from anamorph.evaluation.cases import segmentation_scores
 from anamorph.evaluation.scores import Score, of_case, to_csv
 from anamorph.inference.model_folder import Model, read_model
+from anamorph.inference.model_variants import with_settings
 from anamorph.inference.request import SegmentationRequest
 from anamorph.inference.run import geometry_of, hashes_of, labels_of, refuse_changes
 from anamorph.inference.run_folder import Run
@@ -53,6 +55,8 @@ def run_segmentation(request: SegmentationRequest, run: Run, progress: Progress 
     run.facts["geometry"] = {"image": geometry_of(image.grid)}
     truth = None if request.labels is None else labels_of(image, request.labels, plain)
     model = read_model(request.model, request.device)
+    if request.refinement:
+        model = with_settings(model, request.refinement)
     run.facts["model"] = model.facts
     segmentation = segment_with(
         model, image, mask=request.mask, probabilities=request.probabilities, policy=plain,
@@ -64,6 +68,9 @@ def run_segmentation(request: SegmentationRequest, run: Run, progress: Progress 
     scores = _scored(segmentation, truth, request.ignore_labels, model.card.method)
     seconds = {**segmentation.seconds, "evaluate": time.perf_counter() - begin}
     run.facts["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
+    if segmentation.atlas is not None and segmentation.atlas.losses:
+        losses = segmentation.atlas.losses
+        run.facts["refinement"] = {"steps": len(losses) - 1, "objective_before": losses[0], "objective": min(losses)}
     run.facts["labels"] = {str(value): name for value, name in segmentation.labels.names.items()}
     _write_files(segmentation, scores, run)
     refuse_changes(request.inputs(), hashes)
@@ -95,5 +102,10 @@ def _write_files(found: Segmentation, scores: Sequence[Score], run: Run) -> None
         for value, layer in zip((0, *found.labels.names), found.probabilities, strict=True):
             image = Image(layer[None].contiguous(), found.labels.grid)
             write(image, run.path(f"probability_{value}.nii.gz"))
+    if found.atlas is not None:
+        for name, labels in (("network", found.atlas.network), ("one_pass", found.atlas.one_pass)):
+            if labels is not None:
+                write(labels, run.path(f"segmentation_{name}.nii.gz"))
+        write_transform(found.atlas.to_image, run.path("atlas_to_image.h5"), overwrite=True)
     with atomic_write(run.path("scores.csv")) as part:
         part.write_text(to_csv(scores), encoding="utf-8")
