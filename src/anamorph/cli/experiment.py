@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from anamorph.evaluation.comparison import Comparison
     from anamorph.training.experiment import ExperimentResult
 
-FAILURES = 5
-"""Exit code where a method gave nothing for a case; the table is written."""
-
 
 class ExperimentRequest(BaseModel):
     """Which experiment, how large, and where to."""
@@ -56,9 +53,8 @@ def run(request: ExperimentRequest, screen: Screen) -> int:
     """Run what is not done yet, and write the table; 5 where a case failed."""
     import torch
 
-    from anamorph.cli.compare import show
+    from anamorph.cli.compare import show, tell_failures
     from anamorph.cli.screen import shown
-    from anamorph.evaluation.metrics import FAILED
     from anamorph.training.configuration import Machine
     from anamorph.training.experiment import run_experiment
     from anamorph.training.experiment_recipe import read_experiment
@@ -83,10 +79,7 @@ def run(request: ExperimentRequest, screen: Screen) -> int:
         show(comparison, screen)
         screen.say(f"page: {shown(pages / group / 'comparison.html')}")
     screen.say(f"table: {shown(page)}")
-    failures = [score for score in result.scores if score.metric == FAILED]
-    for score in failures:
-        screen.warning(f"{score.method} gave nothing for {score.case}: {score.reason}")
-    return FAILURES if failures else 0
+    return tell_failures(result.scores, screen)
 
 
 def _compared(result: ExperimentResult, pages: Path) -> dict[str, Comparison]:
