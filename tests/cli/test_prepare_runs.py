@@ -77,7 +77,7 @@ def test_settings_from_a_file(cohort: Cohort, tmp_path: Path, anamorph: Run) -> 
         "prepare", tmp_path / "scans", "--out", tmp_path / "out", "--config", tmp_path / "wishes.yaml", "--workers", "1"
     )
     assert ended.code == 0, ended.err
-    assert "W-COH-048: case c0 (t2) left out: E-IO-002: c0_t2.nii.gz" in ended.err
+    assert "W-COH-048: c0 (t2) left out: E-IO-002: c0_t2.nii.gz" in ended.err
     prepared = PreparedCohort.open(tmp_path / "out")
     assert prepared.plan.spacing == (3.0, 3.0, 3.0)
     assert prepared.plan.modalities["ct"].kind == "none"
@@ -109,4 +109,4 @@ def test_p01_a_scan_that_cannot_be_read_ends_with_3(cohort: Cohort, tmp_path: Pa
     cohort.scans[3].image.write_bytes(b"<html>")
     ended = anamorph("prepare", tmp_path / "scans", "--out", tmp_path / "out", "--quiet")
     assert (ended.code, ended.out) == (3, "")
-    assert ended.err.startswith("E-COH-052: 1 of 10 scans cannot be used: case c1 (t2): E-IO-003: c1_t2.nii.gz")
+    assert ended.err.startswith("E-COH-052: 1 of 10 scans cannot be used: c1 (t2): E-IO-003: c1_t2.nii.gz")

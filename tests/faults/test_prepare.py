@@ -52,9 +52,9 @@ CUT: list[Callable[[Path], object]] = [
 @pytest.mark.parametrize("place", [1, 4], ids=["train", "test"])
 def test_p01_one_unreadable_scan(cohort: Cohort, tmp_path: Path, damage, kind: str, place: int) -> None:
     damage(getattr(cohort.scans[place], kind))
-    line = refused(cohort, tmp_path / "out", rf"E-COH-052: 1 of 5 scans cannot be used: case c{place} \(t1\): E-")
+    line = refused(cohort, tmp_path / "out", rf"E-COH-052: 1 of 5 scans cannot be used: c{place} \(t1\): E-")
     assert line.endswith("mend them, or leave them out with --skip-bad")
-    with pytest.warns(AnamorphWarning, match=rf"W-COH-048: case c{place} \(t1\) left out: E-"):
+    with pytest.warns(AnamorphWarning, match=rf"W-COH-048: c{place} \(t1\) left out: E-"):
         found = prepare(cohort, tmp_path / "out", skip_bad=True)
     assert [scan.name for scan in found.scans] == [f"c{n}_t1" for n in range(5) if n != place]
 
@@ -63,7 +63,7 @@ def test_p01_all_that_is_bad_is_told_at_once(cohort: Cohort, tmp_path: Path) -> 
     for scan in cohort.scans[1:]:
         scan.image.write_bytes(b"")
     line = refused(cohort, tmp_path / "out", "4 of 5 scans")
-    assert "case c1" in line
+    assert "c1 (" in line
     assert "and 1 more" in line
     cohort.scans[0].image.write_bytes(b"")
     refused(cohort, tmp_path / "out", "E-IO-002", skip_bad=True)

@@ -304,7 +304,7 @@ def test_a_given_deformation_is_refused(tmp_path: Path) -> None:
     write_transform(Field(torch.ones(3, *grid.shape), grid), tmp_path / "maps" / "field.h5")
     (tmp_path / "maps" / "field.h5").rename(tmp_path / "maps" / "c1_t1.tfm")
     settings = PreparationSettings(alignment="given", alignment_folder=tmp_path / "maps")
-    with pytest.raises(AnamorphError, match=r"E-COH-052: .* case c1 \(t1\): E-COH-046: c1_t1.tfm: a deformation"):
+    with pytest.raises(AnamorphError, match=r"E-COH-052: .* c1 \(t1\): E-COH-046: c1_t1.tfm: a deformation"):
         prepare(cohort, tmp_path / "out", settings)
 
 

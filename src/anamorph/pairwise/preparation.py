@@ -18,6 +18,8 @@ from anamorph.types import ImageBatch, MaskBatch
 
 LEAST_VOXELS = 4
 """Voxels an axis keeps however coarse the level."""
+LEAST_HALF = 16
+"""Voxels an axis keeps when a small image is halved."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +64,9 @@ def shape_with_voxels(grid: Grid, count: int) -> tuple[int, ...]:
 
 
 def halved(grid: Grid) -> int:
-    """Voxels of a grid with half the voxels along every axis."""
-    return math.prod(grid.shape) // 2**grid.ndim
+    """Voxels of a grid with half the voxels along every axis, if each keeps enough to show something; else its own."""
+    voxels = math.prod(grid.shape)
+    return voxels // 2**grid.ndim if min(grid.shape) >= 2 * LEAST_HALF else voxels
 
 
 def shape_with_edge(grid: Grid, edge_mm: float) -> tuple[int, ...]:

@@ -83,9 +83,9 @@ def refuse_or_warn(cohort: Cohort, failed: Mapping[str, AnamorphError], skip_bad
     left = [scan for scan in cohort.of_split("train").scans if scan.name not in failed]
     if skip_bad and left:
         for scan in bad:
-            warn("W-COH-048", f"{scan.name} left out: {failed[scan.name]}")
+            warn("W-COH-048", f"{scan.case} ({scan.modality}) left out: {failed[scan.name]}")
         return
-    reasons = "; ".join(f"{scan.name}: {failed[scan.name]}" for scan in bad[:NAMED])
+    reasons = "; ".join(f"{scan.case} ({scan.modality}): {failed[scan.name]}" for scan in bad[:NAMED])
     more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
     found = f"{len(bad)} of {len(cohort.scans)} scans cannot be used: {reasons}{more}"
     do = "mend them, or leave them out with --skip-bad" if left else "mend them"
