@@ -132,7 +132,8 @@ def _cohort_and_names(path: Path) -> tuple[Cohort, dict[int, str]]:
     from anamorph.data.prepared import PreparedCohort
 
     if not (path / "index.json").exists():
-        return read_cohort(path), {}
+        cohort = read_cohort(path)
+        return cohort, dict(cohort.label_names)
     prepared = PreparedCohort.open(path)
     return prepared.cohort, dict(prepared.plan.labels)
 

@@ -78,14 +78,14 @@ def fit_atlas(
         return None
     batch = image[None].to(model.device)
     with torch.inference_mode():
-        logits = method.itn(batch) if method.image_transformer is not None else None
         before, losses = None, ()
         if method.chosen.test == "refine":
             refinement = method.refine(batch, progress=progress)
-            found, losses = refinement.transformation, tuple(refinement.losses[0])
+            found, logits, losses = refinement.transformation, refinement.logits, tuple(refinement.losses[0])
             before = method.atlas_to_case(refinement.one_pass)
         else:
-            found = method.one_pass(batch)
+            logits = None if method.image_transformer is None else method.itn(batch)
+            found = method.transformation(batch if logits is None else logits)
         answer = _probabilities(method.atlas_to_case(found))
     return NetworkFit(
         answer,
