@@ -182,6 +182,10 @@ class AtlasISTN(Method):
             self.atlas_image.lerp_(image, self.chosen.update_rate)
         self.epoch.fill_(epoch + 1)
 
+    def template(self) -> Mapping[str, Tensor]:
+        """The atlas."""
+        return {"image": self.atlas_image, "labels": self.atlas_labels}
+
     def _omega(self) -> float:
         """Equation 24."""
         if self.chosen.fade_in_epoch is None:

@@ -151,6 +151,13 @@ class Method(nn.Module, ABC):
         Nothing by default; state that it changes is a buffer, so that it is saved and restored.
         """
 
+    def template(self) -> Mapping[str, Tensor]:
+        """What it holds of the population, to be drawn as the training goes on; empty where a method has none.
+
+        ``image`` 1 C I J (K), and ``labels``, shares of the background and of every class, 1 (1 + classes) I J (K).
+        """
+        return {}
+
     def register(self, fixed: ImageBatch, moving: ImageBatch) -> Deformation:
         """The deformation that brings moving onto fixed; of methods whose tasks include "register"."""
         raise NotImplementedError

@@ -44,7 +44,7 @@ def render_training(folder: Path) -> str:
     kept = trained.get("epoch_of_weights")
     configuration = _mapping(record.get("configuration"))
     groups = list(_groups(history, kept if isinstance(kept, int) else None))
-    samples = _samples(folder / "samples")
+    samples, atlas = (_pictures(folder / "samples", stem) for stem in ("epoch", "atlas"))
     status, tone = STATES.get(str(record.get("status")), ("No record of the run", "warn"))
     error, warnings = _mapping(record.get("error")), record.get("warnings")
     return render_document(
@@ -53,6 +53,7 @@ def render_training(folder: Path) -> str:
         title=f"Training of {configuration.get('method', 'a method')}",
         sections={
             **{_anchor(name): name for name, _ in groups},
+            **({"atlas": "Atlas"} if atlas else {}),
             **({"samples": "Samples"} if samples else {}),
             "run": "Run",
         },
@@ -62,6 +63,7 @@ def render_training(folder: Path) -> str:
         tiles=list(_tiles(history, record, trained)),
         warnings=[str(line) for line in warnings] if isinstance(warnings, list) else [],
         groups=[(_anchor(name), name, curves) for name, curves in groups],
+        atlas=list(reversed(atlas)),
         samples=samples,
         settings=list(_flat(configuration)),
         environment=list(_flat(environment)),
@@ -147,13 +149,13 @@ def _tiles(
         yield Tile("Rates halved", str(trained["halvings"]), note=note, tone="warn")
 
 
-def _samples(folder: Path) -> list[tuple[str, str]]:
-    """Name and data URI of the last pictures and the first, evenly chosen."""
-    paths = sorted(path for path in folder.glob("*.png") if path.is_file()) if folder.is_dir() else []
+def _pictures(folder: Path, stem: str) -> list[tuple[str, str]]:
+    """Name and data URI of the last ``stem_EPOCH.png`` and the first, evenly chosen."""
+    paths = sorted(path for path in folder.glob(f"{stem}_*.png") if path.is_file()) if folder.is_dir() else []
     if len(paths) > MOST_SAMPLES:
         places = {round(place * (len(paths) - 1) / (MOST_SAMPLES - 1)) for place in range(MOST_SAMPLES)}
         paths = [paths[place] for place in sorted(places)]
-    pictures = ((path.stem.replace("_", " "), _picture(path)) for path in reversed(paths))
+    pictures = ((f"epoch {path.stem.rpartition('_')[2].lstrip('0') or 0}", _picture(path)) for path in reversed(paths))
     return [(name, uri) for name, uri in pictures if uri]
 
 

@@ -91,6 +91,12 @@ class Listener:
             self.samples.mkdir(exist_ok=True)
             self._draw({**sample, "epoch": epoch}, self.samples / f"epoch_{epoch:04d}.png")
 
+    def template(self, sample: Sample, epoch: int) -> None:
+        """Given what the method holds of the population; empty where it has nothing of the kind."""
+        if sample and self._draw is not None:
+            self.samples.mkdir(exist_ok=True)
+            self._draw({**sample, "epoch": epoch}, self.samples / f"atlas_{epoch:04d}.png")
+
     def interrupted(self, learner: Learner) -> None:
         """Told when the state is saved, before the training stops."""
         self._say(f"stopped and saved after step {learner.state.step}; --resume goes on from there")

@@ -37,7 +37,7 @@ from anamorph.training.run_folder import TrainingRun, opened
 from anamorph.training.samples import draw_sample
 from anamorph.training.sampling import Sampler, seed_all, share_of
 from anamorph.training.task import Task
-from anamorph.training.validation import Sample, Validation, sample_of
+from anamorph.training.validation import Sample, Validation, sample_of, template_of
 
 HALVINGS = 3
 """Of the rates, after which a training that diverges is given up."""
@@ -189,6 +189,7 @@ class Loop:
             self.learner.begin_alike()
             self.learner.method.eval()
             self.learner.method.before_training(self._everything())
+            self.listener.template(template_of(self.learner.method, self.task.plan.spacing), 0)
             self._save()
         elif found.state["data"] != self.task.data:
             do = "give the cohort that it began with, or --force to begin again"
@@ -288,6 +289,7 @@ class Loop:
             items = self.reader.items if self.validation is None else self.validation.items
             item = 0 if self.validation is None else self.validation.chosen[0]
             self.listener.picture(sample_of(self.learner.kept, items, item, self.learner.players), epoch)
+            self.listener.template(template_of(self.learner.kept, self.task.plan.spacing), epoch)
 
     # -- back and forth ------------------------------------------------------------------------------------------------
 

@@ -30,10 +30,11 @@ def draw_sample(sample: Mapping[str, Any], path: Path) -> None:
 
     Args:
         sample: arrays of one item: ``fixed moving warped displacement`` and ``*_labels`` of a pair, ``image labels`` of
-            a case, ``prediction``; with ``name``, ``epoch`` and ``spacing`` in mm.
+            a case, ``prediction``; or of an atlas: ``template template_labels foreground``; with ``name``, ``epoch``
+            and ``spacing`` in mm.
         path: of the file.
     """
-    shape = sample["fixed" if "fixed" in sample else "image"].shape[1:]
+    shape = next(sample[name].shape[1:] for name in ("fixed", "image", "template") if name in sample)
     spacing = np.asarray(sample["spacing"], float)
     scale = SIDE / float(np.max(spacing * shape))
     planes = [(0, 1)] if len(shape) == 2 else [(0, 1), (0, 2), (1, 2)]
@@ -77,7 +78,13 @@ def _row(
         return _panel(values, limits, cut(classes), size)
 
     size = tuple(max(1, round(shape[axis] * pixels[axis])) for axis in plane)
-    if "image" in sample:
+    if "template" in sample:
+        panels = {
+            "mean image": panel("template"),
+            "largest share": panel("template", "template_labels"),
+            "foreground": panel("foreground"),
+        }
+    elif "image" in sample:
         panels = {"image": panel("image"), "truth": panel("image", "labels")}
     else:
         panels = {"fixed": panel("fixed", "fixed_labels"), "moving": panel("moving", "moving_labels")}

@@ -135,6 +135,21 @@ def sample_of(method: Method, items: Items, item: int, players: Players) -> Samp
     return sample
 
 
+def template_of(method: Method, spacing: Sequence[float]) -> Sample:
+    """What a method holds of the population, as arrays; empty where it has nothing of the kind."""
+    found = method.template()
+    if not found:
+        return {}
+    labels = found["labels"]
+    return {
+        "name": "atlas",
+        "spacing": spacing,
+        "template": _array(found["image"]),
+        "template_labels": _array(labels.argmax(1)),
+        "foreground": _array(1 - labels[:, :1]),
+    }
+
+
 def _registration(method: Method, batch: Batch, modality: str, players: Players) -> list[float]:
     displacement = method.register(batch["fixed"], batch["moving"]).displacement.float()
     return mean_dice(batch["fixed_labels"], _warped_labels(batch, displacement), method.domain.classes)
