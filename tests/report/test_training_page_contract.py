@@ -63,7 +63,7 @@ def test_everything_is_shown(folder: Path) -> None:
         "Terms of the discriminator",
         "Learning rate",
         "real 0.240 1 not finite",
-        "Epoch 0011".lower(),
+        "Epoch 11".lower(),
         "schedule.betas 0.5, 0.999",
         "libraries.monai 1.6",
     ):
