@@ -16,6 +16,7 @@ def commands() -> list[list[str]]:
     chosen = [
         ["benchmarks.memory_macmind", "--out", str(RESULTS / "macmind_memory.json")],
         ["benchmarks.training_speed"],
+        ["benchmarks.refinement"],
     ]
     cases, data = (os.environ.get(f"ANAMORPH_{name}") for name in ("CASES", "DATA"))
     if cases:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from anamorph.networks.convolution import LARGEST_OF_LOOP, Conv3d, ConvTranspose3d
+from anamorph.networks.convolution import LARGEST_OF_LOOP, Conv3d, ConvTranspose3d, arranged, unarranged
 
 SHAPES = {
     "few rows": (1, 5, 6, 8, 10),
@@ -53,3 +53,32 @@ def test_oneDNN_takes_what_torch_leaves_to_its_loop(ours: type[nn.Module], their
     assert by_loop(theirs(4, 8, 3), rows)  # where this fails, the empty image is no longer needed
     assert not by_loop(theirs(4, 8, 3), rows + 1)
     assert not by_loop(ours(4, 8, 3), rows)
+
+
+def test_weights_of_its_own_for_each_item(generator: torch.Generator) -> None:
+    layer, images = Conv3d(2, 3, 3, 1, 1), torch.rand(4, 2, 5, 6, 7, generator=generator)
+    weights = torch.randn(4, *layer.weight.shape, generator=generator, requires_grad=True)
+
+    def of_one(weight: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(layer, {"weight": weight}, (image[None],))[0]
+
+    with unarranged():
+        found = torch.vmap(of_one)(weights, images)
+    expected = torch.stack([of_one(weight, image) for weight, image in zip(weights, images, strict=True)])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    gradients = [torch.autograd.grad(result.square().sum(), weights)[0] for result in (found, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+def test_only_what_a_cpu_convolves_in_single_precision_is_arranged() -> None:
+    images = torch.rand(1, 2, 5, 6, 7)
+    once = arranged(images)
+    assert torch.equal(once, images)
+    assert once.stride(1) == 1
+    assert arranged(once).data_ptr() == once.data_ptr()
+    with unarranged():
+        assert arranged(images) is images
+    assert arranged(images).stride(1) == 1
+    for other in (images[..., 0], images.double(), images.to("meta")):
+        assert arranged(other) is other

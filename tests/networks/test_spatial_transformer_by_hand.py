@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, linear, relu
 
 from anamorph.networks.spatial_transformer import (
+    AtlasTransformation,
     SpatialTransformer,
     affine_matrix,
-    atlas_transformation,
 )
 from anamorph.networks.unet import StridedUNet
 from anamorph.spatial.field import warp
@@ -190,17 +190,25 @@ def test_the_maps_are_the_literal_ones(shape, half, generator) -> None:
     velocity = torch.randn(2, ndim, *half, generator=generator).double()
     parameters = 0.3 * torch.randn(2, 2 * ndim + ndim * (ndim - 1) // 2, generator=generator).double()
     matrix = affine_matrix(parameters, shape, (1.0, 2.0, 1.5)[:ndim])
-    found = atlas_transformation(velocity, matrix, shape)
+    found = AtlasTransformation(velocity, matrix, shape)
     for item in range(2):
         forward, inverse = literal_maps(velocity[item].numpy(), matrix[item].numpy(), shape)
         np.testing.assert_allclose(found.forward[item].numpy(), forward, atol=1e-9)
         np.testing.assert_allclose(found.inverse[item].numpy(), inverse, atol=1e-9)
         local = enlarged(flow(velocity[item].numpy(), 6), shape)
         np.testing.assert_allclose(found.local[item].numpy(), local, atol=1e-9)
-    alone = atlas_transformation(velocity, None, shape)
+    alone = AtlasTransformation(velocity, None, shape)
     assert alone.matrix is None
     assert torch.equal(alone.forward, alone.local)
     np.testing.assert_allclose(alone.inverse[0].numpy(), enlarged(flow(-velocity[0].numpy(), 6), shape), atol=1e-9)
+
+
+def test_a_map_is_computed_once_and_not_before_it_is_asked_for(generator) -> None:
+    found = AtlasTransformation(torch.randn(1, 2, 4, 6, generator=generator), torch.eye(3)[None], (8, 12))
+    assert found.inverse is found.inverse
+    assert not {"local", "forward"} & vars(found).keys()
+    assert found.forward is not found.local
+    torch.testing.assert_close(found.forward, found.local)
 
 
 def smooth(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -219,7 +227,7 @@ def test_there_and_back_is_next_to_nothing(shape, generator) -> None:
     ndim = len(shape)
     parameters = 0.1 * torch.randn(1, 2 * ndim + ndim * (ndim - 1) // 2, generator=generator)
     matrix = affine_matrix(parameters, shape, [1.0] * ndim)
-    found = atlas_transformation(smooth(tuple(n // 2 for n in shape), generator), matrix, shape)
+    found = AtlasTransformation(smooth(tuple(n // 2 for n in shape), generator), matrix, shape)
     for first, second in ((found.forward, found.inverse), (found.inverse, found.forward)):
         there_and_back = second + warp(first, second, outside="border")
         inside = there_and_back[(slice(None), slice(None), *[slice(n // 3, -n // 3) for n in shape])]
@@ -241,7 +249,7 @@ def test_a_shift_goes_the_right_way(by) -> None:
     else:
         share = torch.tensor(shift) / (torch.tensor(shape) / 2)
         matrix = affine_matrix(torch.cat([share.atanh(), torch.zeros(3)])[None], shape, (1.0, 1.0))
-    found = atlas_transformation(velocity, matrix, shape)
+    found = AtlasTransformation(velocity, matrix, shape)
     torch.testing.assert_close(warp(case, found.forward), atlas, rtol=0, atol=1e-4)
     torch.testing.assert_close(warp(atlas, found.inverse), case, rtol=0, atol=1e-4)
 
@@ -253,7 +261,7 @@ def test_the_order_of_affine_and_local_is_the_papers() -> None:
     velocity[:, 0] = 1.0  # two voxels of the image
     matrix = affine_matrix(torch.tensor([[0.0, 0.0, 0.0, 0.5, 0.0]]), shape, (1.0, 1.0))
     stretch = math.exp(math.tanh(0.5))
-    found = atlas_transformation(velocity, matrix, shape)
+    found = AtlasTransformation(velocity, matrix, shape)
     middle = found.forward[0, 0, 7:9].mean()  # about 7.5, which T leaves where it is
     assert float(middle) == pytest.approx(2 * stretch, rel=1e-5)
     assert float(found.inverse[0, 0, 7:9].mean()) == pytest.approx(-2, rel=1e-5)

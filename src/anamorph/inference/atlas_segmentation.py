@@ -2,13 +2,14 @@
 
 A segmentation by an atlas comes with a map from points of the atlas to points of the image, by which all that is known
 on the atlas can be carried over (``inference.correspondence``), and with what it was made from: the network's own
-segmentation, and the atlas after one pass.
+segmentation, and the atlas after one pass. Of these, what nobody asks for is not computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from anamorph.data.network_grid import labels_to_native, network_transform
 from anamorph.data.plan import Plan
 from anamorph.inference.atlas_folder import plan_grid
 from anamorph.inference.model_folder import Model
-from anamorph.methods.atlas_istn import AtlasISTN
+from anamorph.methods.atlas_istn import AtlasISTN, AtlasTransformation
 from anamorph.methods.segmentation import probabilities_of_regressed
 from anamorph.spatial.grid import Grid
 from anamorph.spatial.transform import Transform
@@ -28,49 +29,72 @@ Probabilities = Float[Tensor, "classes *net"]
 
 
 @dataclass(frozen=True, eq=False)
-class NetworkFit:
-    """A fit on the network's grid, on the CPU.
-
-    Args:
-        answer: probabilities of the atlas, fitted: (1 + classes) I J (K).
-        network: what the segmentation network says, as probabilities; None of a model that has none.
-        one_pass: of the atlas before it was refined; None where it was not.
-        forward: points of the atlas to points of the image, d I J (K), voxels.
-        losses: of the refinement, at first and after each step.
-    """
-
-    answer: Probabilities
-    network: Probabilities | None
-    one_pass: Probabilities | None
-    forward: Float[Tensor, "ndim *net"]
-    losses: tuple[float, ...]
-
-
-@dataclass(frozen=True, eq=False)
 class AtlasFit:
-    """A fit on the image's own grid.
+    """A fit of a model's atlas to an image.
 
     Args:
-        network: labels by the segmentation network; None of a model that has none.
-        one_pass: labels of the atlas before it was refined; None where it was not.
-        to_image: atlas -> image, world points in mm; the atlas lies where ``anamorph atlas export`` places it.
+        method: of the model.
+        plan: of the model.
+        grid: the network's grid in the image's world.
+        native: the image's own grid.
+        found: the fit.
+        before: the same before it was refined; None where it was not.
+        logits: of the segmentation network, 1 (1 + classes) I J (K); None of a model that has none.
         losses: of the refinement, at first and after each step.
     """
 
-    network: Labelmap | None
-    one_pass: Labelmap | None
-    to_image: Transform
+    method: AtlasISTN
+    plan: Plan
+    grid: Grid
+    native: Grid
+    found: AtlasTransformation
+    before: AtlasTransformation | None
+    logits: Float[Tensor, "1 classes *net"] | None
     losses: tuple[float, ...]
+
+    def probabilities(self) -> Probabilities:
+        """Of the atlas, fitted, on the network's grid and the CPU: (1 + classes) I J (K)."""
+        return self._fitted(self.found)
+
+    @cached_property
+    def network(self) -> Labelmap | None:
+        """Labels by the segmentation network; None of a model that has none."""
+        return None if self.logits is None else self._labels(_probabilities(self.logits))
+
+    @cached_property
+    def one_pass(self) -> Labelmap | None:
+        """Labels of the atlas before it was refined; None where it was not."""
+        return None if self.before is None else self._labels(self._fitted(self.before))
+
+    @cached_property
+    def to_image(self) -> Transform:
+        """Atlas -> image, world points in mm; the atlas lies where ``anamorph atlas export`` places it."""
+        with torch.inference_mode():
+            forward = replace(self.found).forward[0].float().cpu()
+        return network_transform(forward, plan_grid(self.plan), self.grid)
+
+    def _fitted(self, transformation: AtlasTransformation) -> Probabilities:
+        with torch.inference_mode():  # of a copy, else the maps would be kept as long as the fit
+            return _probabilities(self.method.atlas_to_case(replace(transformation)))
+
+    def _labels(self, probabilities: Probabilities) -> Labelmap:
+        return labels_to_native(probabilities, self.plan, self.grid, self.native)
 
 
 def fit_atlas(
-    model: Model, image: Float[Tensor, "channels *net"], progress: Callable[[float], None] | None = None
-) -> NetworkFit | None:
+    model: Model,
+    image: Float[Tensor, "channels *net"],
+    grid: Grid,
+    native: Grid,
+    progress: Callable[[float], None] | None = None,
+) -> AtlasFit | None:
     """Fit the atlas to a normalised image on the network's grid; None where the model's answer is no atlas.
 
     Args:
         model: trained.
         image: C I J (K).
+        grid: the network's grid in the image's world.
+        native: the image's own grid.
         progress: told how much of a refinement is done.
     """
     method = model.method
@@ -81,35 +105,14 @@ def fit_atlas(
         before, losses = None, ()
         if method.chosen.test == "refine":
             refinement = method.refine(batch, progress=progress)
-            found, logits, losses = refinement.transformation, refinement.logits, tuple(refinement.losses[0])
-            before = method.atlas_to_case(refinement.one_pass)
+            found, before, logits = refinement.transformation, refinement.one_pass, refinement.logits
+            losses = tuple(refinement.losses[0])
         else:
             logits = None if method.image_transformer is None else method.itn(batch)
             found = method.transformation(batch if logits is None else logits)
-        answer = _probabilities(method.atlas_to_case(found))
-    return NetworkFit(
-        answer,
-        None if logits is None else _probabilities(logits),
-        None if before is None else _probabilities(before),
-        found.forward[0].float().cpu(),
-        losses,
-    )
+        logits = None if logits is None else logits.cpu()
+    return AtlasFit(method, model.card.plan, grid, native, found, before, logits, losses)
 
 
-def fit_on(native: Grid, fit: NetworkFit, plan: Plan, grid: Grid) -> AtlasFit:
-    """A fit where the image lies.
-
-    Args:
-        native: the image's own grid.
-        fit: from ``fit_atlas``.
-        plan: of the model.
-        grid: the network's grid in the image's world.
-    """
-    network, one_pass = (
-        None if soft is None else labels_to_native(soft, plan, grid, native) for soft in (fit.network, fit.one_pass)
-    )
-    return AtlasFit(network, one_pass, network_transform(fit.forward, plan_grid(plan), grid), fit.losses)
-
-
-def _probabilities(regressed: Float[Tensor, "batch classes *net"]) -> Probabilities:
+def _probabilities(regressed: Float[Tensor, "1 classes *net"]) -> Probabilities:
     return probabilities_of_regressed(regressed)[0].float().cpu()

@@ -15,7 +15,7 @@ from anamorph.data.files import read
 from anamorph.data.image import Image, Labelmap, Mask, ReadPolicy
 from anamorph.data.network_grid import image_to_network, labels_to_native
 from anamorph.errors import NumericalError, warn
-from anamorph.inference.atlas_segmentation import AtlasFit, fit_atlas, fit_on
+from anamorph.inference.atlas_segmentation import AtlasFit, fit_atlas
 from anamorph.inference.memory import check_network_memory
 from anamorph.inference.model_domain import admitted, mask_for, own_grid, question, refuse_flat, refuse_task
 from anamorph.inference.model_folder import Model
@@ -101,14 +101,17 @@ def segment_with(
         question(model, image, grid)
         tensor = image_to_network(image, plan, grid, where)
     with stages("network"):
-        fit = fit_atlas(model, tensor, None if progress is None else lambda done: progress("network", done))
-        found = predicted_probabilities(model, tensor, image.modality or "") if fit is None else _finite(fit.answer)
+        told = None if progress is None else lambda done: progress("network", done)
+        fit = fit_atlas(model, tensor, grid, image.grid, told)
+        if fit is None:
+            found = predicted_probabilities(model, tensor, image.modality or "")
+        else:
+            found = _finite(fit.probabilities())
     with stages("labels"):
-        atlas = None if fit is None else fit_on(image.grid, fit, plan, grid)
         labels = labels_to_native(found, plan, grid, image.grid)
         everything = _on(image.grid, found, grid) if probabilities else None
     _question(labels, found, grid)
-    return Segmentation(image, labels, everything, stages.seconds, atlas)
+    return Segmentation(image, labels, everything, stages.seconds, fit)
 
 
 def predicted_probabilities(

@@ -15,6 +15,7 @@ from anamorph.data.transform_files import write_transform
 from anamorph.errors import warn
 from anamorph.evaluation.cases import segmentation_scores
 from anamorph.evaluation.scores import Score, of_case, to_csv
+from anamorph.evaluation.topology import topology_scores
 from anamorph.inference.model_folder import Model, read_model
 from anamorph.inference.model_variants import with_settings
 from anamorph.inference.request import SegmentationRequest
@@ -83,7 +84,9 @@ def _scored(found: Segmentation, truth: Labelmap | None, ignored: Sequence[int],
     labels = found.labels
     metric, unit = ("volume_mm3", "mm3") if labels.grid.ndim == 3 else ("area_mm2", "mm2")
     rows = [Score(metric, volume, unit, labels.names[value]) for value, volume in found.volumes().items()]
-    if truth is not None:
+    if truth is None:
+        rows += topology_scores(labels.data.numpy(), labels.names)
+    else:
         names = {value: name for value, name in labels.names.items() if value not in ignored}
         foreign = sorted({*truth.values()} - {0, *labels.names, *ignored})
         if foreign:
@@ -93,6 +96,7 @@ def _scored(found: Segmentation, truth: Labelmap | None, ignored: Sequence[int],
         ignore = np.isin(a, list(ignored)) if ignored else None
         b = b if ignore is None else np.where(ignore, 0, b)
         rows += segmentation_scores(a, b, labels.grid.spacing, names)
+        rows += topology_scores(b, names, truth=a)
     return tuple(of_case(rows, found.image.name, method))
 
 

@@ -28,7 +28,7 @@ Deviations: docs/methods/atlas_istn.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -43,8 +43,8 @@ from anamorph.methods.atlas_istn_settings import (
     AtlasISTNWeights,
     RefinementSettings,
 )
-from anamorph.methods.atlas_refinement import Refinement, SpatialNetwork, normalised_smoothness, refine_cases
-from anamorph.methods.base import Batch, Domain, Method
+from anamorph.methods.atlas_refinement import Refinement, normalised_smoothness, refine_cases
+from anamorph.methods.base import Batch, Domain, Method, computed
 from anamorph.methods.schedule import Augmentation, Schedule
 from anamorph.methods.segmentation import (
     ProbabilityBatch,
@@ -56,7 +56,6 @@ from anamorph.networks.spatial_transformer import (
     AtlasTransformation,
     SpatialTransformer,
     affine_matrix,
-    atlas_transformation,
 )
 from anamorph.networks.unet import StridedUNet
 from anamorph.spatial.field import warp
@@ -168,8 +167,10 @@ class AtlasISTN(Method):
             InputError: E-TRN-003, no case has labels.
         """
         self.epoch.zero_()
-        cases = self._cases(batches)
-        labels, image = _drawn(cases, self.chosen.atlas_seed) if self.chosen.atlas == "fixed" else _mean(cases)
+        if self.chosen.atlas == "fixed":
+            labels, image = _drawn(map(self._cases, batches), self.chosen.atlas_seed)
+        else:
+            labels, image = _mean(computed(batches, lambda batch: _sums(*self._cases(batch))))
         self.atlas_labels.copy_(labels)
         self.atlas_image.copy_(image)
 
@@ -177,7 +178,7 @@ class AtlasISTN(Method):
     def after_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
         """Equations 15 and 16; memory does not grow with the number of cases."""
         if self.chosen.atlas == "learnt" and self.chosen.update_rate:
-            labels, image = _mean(self._in_atlas_space(batches))
+            labels, image = _mean(computed(batches, lambda batch: _sums(*self._in_atlas_space(batch))))
             self.atlas_labels.lerp_(labels, self.chosen.update_rate)
             self.atlas_image.lerp_(image, self.chosen.update_rate)
         self.epoch.fill_(epoch + 1)
@@ -193,18 +194,20 @@ class AtlasISTN(Method):
         exponent = (int(self.epoch) - self.chosen.fade_in_epoch) / self.chosen.fade_in_width
         return 0.5 * (1 + math.tanh(exponent / 2))
 
-    def _cases(self, batches: Iterable[Batch]) -> Iterator[Cases]:
-        """Labels, blurred, and images of the labelled cases."""
-        for batch in batches:
-            chosen = batch["labelled"]
-            if bool(chosen.any()):
-                labels = one_hot(batch["labels"][chosen], self.domain.classes, self.chosen.label_smoothing_sigma)
-                yield labels, batch["image"][chosen]
+    def _cases(self, batch: Batch) -> Cases:
+        """Labels, blurred, and images of the labelled cases; there may be none."""
+        chosen = batch["labelled"]
+        labels = batch["labels"][chosen]
+        if not len(labels):
+            return self.atlas_labels[:0], self.atlas_image[:0]
+        return one_hot(labels, self.domain.classes, self.chosen.label_smoothing_sigma), batch["image"][chosen]
 
-    def _in_atlas_space(self, batches: Iterable[Batch]) -> Iterator[Cases]:
-        for labels, image in self._cases(batches):
-            forward = self.one_pass(image).forward
-            yield _warped(labels, forward), _warped(image, forward)
+    def _in_atlas_space(self, batch: Batch) -> Cases:
+        labels, image = self._cases(batch)
+        if not len(labels):
+            return labels, image
+        forward = self.one_pass(image).forward
+        return _warped(labels, forward), _warped(image, forward)
 
     # -- use -----------------------------------------------------------------------------------------------------------
 
@@ -227,7 +230,10 @@ class AtlasISTN(Method):
         Raises:
             ValueError: they are on another grid.
         """
-        return self._transformation(seen, self.spatial_transformer)
+        self._check_grid(seen)
+        atlas = self.atlas_image if self.sees_images else self.atlas_labels[:, 1:]
+        own = seen if self.sees_images else seen[:, 1:]
+        return self._maps(*self.spatial_transformer(torch.cat([own, atlas.expand_as(own)], 1)))
 
     def one_pass(self, image: ImageBatch) -> AtlasTransformation:
         """Equation 9."""
@@ -256,10 +262,11 @@ class AtlasISTN(Method):
         """
         if not self.chosen.segments:
             raise _without_segmentation("its networks were not taught to segment, so there is nothing to refine by")
-        with torch.no_grad():  # one by one, since a convolution of several rounds otherwise
-            logits = torch.cat([self.itn(case) for case in image.split(1)])
         chosen = settings or self.chosen.refinement
-        return refine_cases(self.spatial_transformer, self._transformation, logits, self.atlas_labels, chosen, progress)
+        with torch.no_grad():  # as many at once as are refined at once: a convolution of more may round otherwise
+            logits = torch.cat([self.itn(cases) for cases in image.split(chosen.batch)])
+        self._check_grid(logits)
+        return refine_cases(self.spatial_transformer, self._maps, logits, self.atlas_labels, chosen, progress)
 
     def segment(self, image: ImageBatch, modality: str = "") -> ProbabilityBatch:
         """What the setting ``test`` says; ``validation`` while the training validates."""
@@ -269,18 +276,17 @@ class AtlasISTN(Method):
         found = self.refine(image).transformation if answer == "refine" else self.one_pass(image)
         return probabilities_of_regressed(self.atlas_to_case(found))
 
-    def _transformation(self, seen: ImageBatch, network: SpatialNetwork) -> AtlasTransformation:
-        """Equations 5 to 8 by the spatial transformer or a refined one."""
+    def _maps(self, velocity: Tensor, parameters: Tensor | None) -> AtlasTransformation:
+        """Equations 6 to 8, of what the spatial transformer or a refined one finds."""
+        matrix = None
+        if parameters is not None and (self.chosen.stn == "affine" or self._affine_entered()):
+            with torch.autocast(parameters.device.type, enabled=False):
+                matrix = affine_matrix(parameters, self.domain.shape, self.domain.spacing)
+        return AtlasTransformation(velocity, matrix, self.domain.shape, self.chosen.squarings)
+
+    def _check_grid(self, seen: ImageBatch) -> None:
         if tuple(seen.shape[2:]) != tuple(self.domain.shape):
             raise ValueError(f"images lie on the grid of the atlas {self.domain.shape}, found {tuple(seen.shape[2:])}")
-        atlas = self.atlas_image if self.sees_images else self.atlas_labels[:, 1:]
-        own = seen if self.sees_images else seen[:, 1:]
-        velocity, parameters = network(torch.cat([own, atlas.expand_as(own)], 1))
-        with torch.autocast(seen.device.type, enabled=False):
-            matrix = None
-            if parameters is not None and (self.chosen.stn == "affine" or self._affine_entered()):
-                matrix = affine_matrix(parameters, self.domain.shape, self.domain.spacing)
-            return atlas_transformation(velocity, matrix, self.domain.shape, self.chosen.squarings)
 
     def _affine_entered(self) -> bool:
         return int(self.epoch) >= self.chosen.affine_from_epoch
@@ -290,14 +296,18 @@ def _warped(image: ImageBatch, displacement: Tensor) -> ImageBatch:
     return warp(image, displacement, outside="border")
 
 
-def _mean(cases: Iterable[Cases]) -> Atlas:
-    """Of labels and of images, summed in double precision."""
+def _sums(labels: LabelBatch, image: ImageBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """Number of the cases, and sums over them, in double precision."""
+    count = torch.tensor(len(labels), device=labels.device)
+    return count, labels.double().sum(0, keepdim=True), image.double().sum(0, keepdim=True)
+
+
+def _mean(parts: Iterable[Sequence[Tensor]]) -> Atlas:
+    """Of labels and of images, from the sums over batches, which are added in their order."""
     count, sums = 0, [torch.zeros(()), torch.zeros(())]
-    for parts in cases:
-        count += len(parts[0])
-        sums = [
-            total.to(part.device) + part.double().sum(0, keepdim=True) for total, part in zip(sums, parts, strict=True)
-        ]
+    for cases, *part in parts:
+        count += int(cases)
+        sums = [total.to(more.device) + more for total, more in zip(sums, part, strict=True)]
     if not count:
         raise _without_labels()
     labels, image = ((total / count).float() for total in sums)

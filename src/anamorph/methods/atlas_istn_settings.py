@@ -32,7 +32,7 @@ class AtlasISTNWeights(TermWeights):
 
 
 class RefinementSettings(MethodSettings):
-    """Settings of the refinement of one case."""
+    """Settings of the refinement of cases, each by itself."""
 
     iterations: Annotated[int, Field(ge=0)] = 100
     """K, steps at most; 50 for the paper's brains and the release's letters."""
@@ -48,6 +48,9 @@ class RefinementSettings(MethodSettings):
     """It has converged when the last ``patience`` steps lowered the objective by less than this share; 0: never."""
     patience: Count = 20
     """See there."""
+    batch: Count = 1
+    """Cases refined at a time. Alone, no other case changes a bit of one; several are faster together, on a GPU above
+    all, take as many times the memory, and may round otherwise."""
 
     @model_validator(mode="after")
     def _check(self) -> RefinementSettings:

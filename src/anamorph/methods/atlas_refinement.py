@@ -6,8 +6,11 @@
 
 minimised by Adam, begun anew for each case, over a copy of the spatial transformer's weights (21). The copy with the
 least L* on the way is kept, that of the one pass included: a refinement is never worse than what it began with, by its
-own measure. Cases are refined one after the other and know nothing of each other, so neither their order nor their
-number changes a bit of what is found.
+own measure.
+
+Cases know nothing of each other: each has its own weights, its own Adam and its own end. Refined one at a time, neither
+their order nor their number changes a bit of what is found. Several at a time go through the same operators as one
+batch, in which a case that has come to its end takes no further part; that may round otherwise.
 
 Source: M. Sinclair et al. (2022), Atlas-ISTN, doi:10.1016/j.media.2022.102383, section 2.4; numbers of equations are
 the paper's.
@@ -16,7 +19,8 @@ the paper's.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -27,13 +31,16 @@ from torch.func import functional_call
 from anamorph.losses import diffusion, mse
 from anamorph.losses.masks import Loss
 from anamorph.methods.atlas_istn_settings import RefinementSettings
+from anamorph.networks.convolution import arranged, unarranged
 from anamorph.networks.spatial_transformer import AtlasTransformation
 from anamorph.spatial.field import warp
 from anamorph.types import DisplacementBatch, ImageBatch
 
-SpatialNetwork = Callable[[ImageBatch], tuple[Tensor, Tensor | None]]
-Registration = Callable[[ImageBatch, SpatialNetwork], AtlasTransformation]
-"""The transformation of a case, from what the segmentation network says of it, by a spatial transformer."""
+Atlas = Float[Tensor, "1 channels *spatial"]
+Losses = Float[Tensor, " batch"]
+Weights = dict[str, Tensor]
+Maps = Callable[[Tensor, Tensor | None], AtlasTransformation]
+"""The transformation of cases, from the velocity and the affine parameters that a spatial transformer finds."""
 Progress = Callable[[float], None]
 
 
@@ -55,6 +62,30 @@ class Refinement(NamedTuple):
     iterations: list[int]
 
 
+@dataclass(eq=False)
+class _Case:
+    """One case on its way.
+
+    Args:
+        weights: its copy.
+        losses: L*, at first and after each step.
+        found: the first transformation and the best.
+    """
+
+    weights: Weights
+    losses: list[float] = field(default_factory=list)
+    found: list[AtlasTransformation] = field(default_factory=list)
+
+    def note(self, loss: float, transformation: AtlasTransformation, place: int) -> None:
+        """What the weights gave, as item ``place`` of a batch."""
+        if not self.losses or loss < min(self.losses):
+            self.found = [*self.found[:1], _item(transformation, place)]
+        self.losses.append(loss)
+
+    def ended(self, settings: RefinementSettings) -> bool:
+        return len(self.losses) > settings.iterations or converged(self.losses, settings)
+
+
 def normalised_smoothness(local: DisplacementBatch) -> Loss:
     """L_reg: mean squared forward difference of a displacement in halves of the image, over axes and components.
 
@@ -67,9 +98,9 @@ def normalised_smoothness(local: DisplacementBatch) -> Loss:
 
 def refine_cases(
     network: nn.Module,
-    register: Registration,
+    maps: Maps,
     logits: ImageBatch,
-    atlas: Float[Tensor, "1 channels *spatial"],
+    atlas: Float[Tensor, "1 classes *spatial"],
     settings: RefinementSettings,
     progress: Progress | None = None,
 ) -> Refinement:
@@ -77,52 +108,72 @@ def refine_cases(
 
     Args:
         network: the spatial transformer, whose weights are begun with.
-        register: by such a network.
+        maps: of what such a network finds.
         logits: of the segmentation network, B (1 + classes) I J (K).
         atlas: its labels.
         settings: as chosen.
         progress: told the share that is done.
     """
-    steps, cases = settings.iterations + 1, []
+    cases: list[_Case] = []
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(logits.device.type, enabled=False):
-        target = atlas.clone()
-        for number in range(len(logits)):
-            seen = logits[number : number + 1].clone()
-            found: list[AtlasTransformation] = []
-            losses: list[float] = []
-            for transformation, loss in _steps(network, register, seen, target, settings):
-                # Of the transformations the first and the best are kept.
-                found = [*found[:1], transformation] if not losses or loss < min(losses) else found
-                losses.append(loss)
+        for some in logits.split(settings.batch):
+
+            def tell(share: float, before: int = len(cases), number: int = len(some)) -> None:
                 if progress is not None:
-                    progress((number + len(losses) / steps) / len(logits))
-            if progress is not None:
-                progress((number + 1) / len(logits))
-            cases.append((found[-1], found[0], losses))
-    refined, one_pass, losses_of = zip(*cases, strict=True)
-    return Refinement(
-        _together(refined), _together(one_pass), logits, [*losses_of], [len(losses) - 1 for losses in losses_of]
+                    progress((before + share * number) / len(logits))
+
+            cases.extend(_refined(network, maps, some[:, 1:], atlas[:, 1:], settings, tell))
+    one_pass, refined = (_together([case.found[place] for case in cases]) for place in (0, -1))
+    losses = [case.losses for case in cases]
+    return Refinement(refined, one_pass, logits, losses, [len(each) - 1 for each in losses])
+
+
+def _refined(
+    network: nn.Module, maps: Maps, logits: ImageBatch, atlas: Atlas, settings: RefinementSettings, tell: Progress
+) -> list[_Case]:
+    """Some cases, refined in one batch, from which each goes when it has come to its end."""
+    cases = [_Case(_copied(network)) for _ in logits]
+    optimiser = torch.optim.Adam(
+        [weight for case in cases for weight in case.weights.values()], lr=settings.learning_rate, fused=True
     )
+    seen, going = torch.cat([logits, atlas.expand_as(logits)], 1), cases
+    while going:
+        if len(going) == 1:
+            seen = arranged(seen)
+        found = maps(*_applied(network, [case.weights for case in going], seen))
+        objectives = refinement_objective(found, *seen.chunk(2, 1), settings)
+        for place, (case, loss) in enumerate(zip(going, objectives.tolist(), strict=True)):
+            case.note(loss, found, place)
+        on = [not case.ended(settings) for case in going]
+        tell(max(len(case.losses) for case in going) / (settings.iterations + 1) if any(on) else 1.0)
+        if any(on):
+            # Weights that nothing was computed with have no gradient, and Adam leaves them alone.
+            optimiser.zero_grad()
+            objectives[on].sum().backward()
+            optimiser.step()
+        if not all(on):
+            going = [case for case, stays in zip(going, on, strict=True) if stays]
+            seen = seen[on]
+        del found, objectives  # else they are held while their successors are made
+    return cases
 
 
-def _steps(
-    network: nn.Module, register: Registration, seen: ImageBatch, atlas: ImageBatch, settings: RefinementSettings
-) -> Iterator[tuple[AtlasTransformation, float]]:
-    """The transformation of one case and its objective, at first and after each step of a copy of the weights."""
-    weights = {name: weight.detach().clone().requires_grad_() for name, weight in network.named_parameters()}
-    optimiser = torch.optim.Adam(list(weights.values()), lr=settings.learning_rate, fused=True)
-    losses: list[float] = []
-    while True:
-        found = register(seen, lambda both: functional_call(network, weights, (both,)))
-        objective = refinement_objective(found, seen[:, 1:], atlas[:, 1:], settings)
-        losses.append(float(objective.detach()))
-        detached = (None if part is None else part.detach() for part in found)
-        yield AtlasTransformation(*detached), losses[-1]  # pyright: ignore[reportArgumentType]
-        if len(losses) > settings.iterations or converged(losses, settings):
-            return
-        optimiser.zero_grad()
-        objective.backward()
-        optimiser.step()
+def _copied(network: nn.Module) -> Weights:
+    return {name: weight.detach().clone().requires_grad_() for name, weight in network.named_parameters()}
+
+
+def _applied(network: nn.Module, weights: Sequence[Weights], seen: ImageBatch) -> tuple[Tensor, Tensor | None]:
+    """The network with weights of its own for each item of ``seen``: velocities, and affine parameters or None."""
+    if len(weights) == 1:
+        return functional_call(network, weights[0], (seen,))
+
+    def of_one(own: Weights, item: Tensor) -> tuple[Tensor, ...]:
+        return tuple(part.squeeze(0) for part in functional_call(network, own, (item[None],)) if part is not None)
+
+    stacked = {name: torch.stack([own[name] for own in weights]) for name in weights[0]}
+    with unarranged():
+        velocity, *parameters = torch.vmap(of_one)(stacked, seen)
+    return velocity, parameters[0] if parameters else None
 
 
 def converged(losses: Sequence[float], settings: RefinementSettings) -> bool:
@@ -135,25 +186,39 @@ def converged(losses: Sequence[float], settings: RefinementSettings) -> bool:
 
 def refinement_objective(
     found: AtlasTransformation, logits: ImageBatch, atlas: ImageBatch, settings: RefinementSettings
-) -> Loss:
-    """Equation 19.
+) -> Losses:
+    """Equation 19 of each case.
 
     Args:
-        found: between the atlas and a case.
-        logits: of the case without the background, B classes I J (K).
-        atlas: its labels without the background.
+        found: between the atlas and the cases.
+        logits: of the cases without the background, B classes I J (K).
+        atlas: its labels without the background, as often.
         settings: the weights.
     """
-    computed: dict[str, Callable[[], Tensor]] = {
-        "atlas_to_segmentation": lambda: mse(logits, warp(atlas, found.inverse, outside="border")),
-        "segmentation_to_atlas": lambda: mse(atlas, warp(logits, found.forward, outside="border")),
-        "smoothness": lambda: normalised_smoothness(found.local),
+    computed: dict[str, Callable[[], Losses]] = {
+        "atlas_to_segmentation": lambda: _of_each(mse, logits, warp(atlas, found.inverse, outside="border")),
+        "segmentation_to_atlas": lambda: _of_each(mse, atlas, warp(logits, found.forward, outside="border")),
+        "smoothness": lambda: _of_each(normalised_smoothness, found.local),
     }
     weights = {name: getattr(settings, name) for name in computed}
-    return torch.stack([weight * computed[name]() for name, weight in weights.items() if weight]).sum()
+    return torch.stack([weight * computed[name]() for name, weight in weights.items() if weight]).sum(0)
+
+
+def _of_each(measure: Callable[..., Loss], *batches: Tensor) -> Losses:
+    """A mean over a batch, of each of its items."""
+    return torch.vmap(measure)(*(batch.unsqueeze(1) for batch in batches))
+
+
+def _item(found: AtlasTransformation, place: int) -> AtlasTransformation:
+    """One of a batch, by itself."""
+    velocity, matrix = (
+        None if part is None else part[place : place + 1].detach().clone() for part in (found.velocity, found.matrix)
+    )
+    return replace(found, velocity=velocity, matrix=matrix)
 
 
 def _together(found: Sequence[AtlasTransformation]) -> AtlasTransformation:
     """Of several cases, as one batch."""
-    parts = (None if part[0] is None else torch.cat(part) for part in zip(*found, strict=True))
-    return AtlasTransformation(*parts)  # pyright: ignore[reportArgumentType]
+    matrices = [each.matrix for each in found if each.matrix is not None]
+    velocity = torch.cat([each.velocity for each in found])
+    return replace(found[0], velocity=velocity, matrix=torch.cat(matrices) if matrices else None)

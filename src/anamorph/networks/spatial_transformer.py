@@ -29,8 +29,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -52,22 +54,55 @@ FARTHEST, WIDEST, LARGEST = 1.0, math.pi / 4, 1.0
 """Limits of the affine map: translation in halves of the image, rotation in radians, logarithm of the scales."""
 
 
-class AtlasTransformation(NamedTuple):
-    """Maps between the atlas and cases, on their common grid, in voxels.
+@dataclass(frozen=True, eq=False)
+class AtlasTransformation:
+    """Maps between the atlas and cases, on their common grid, in voxels; each is computed when it is first asked for.
 
     Args:
-        forward: Phi, B d I J (K): (case o Phi)(x) = case(x + forward(x)) is the case in the space of the atlas.
-        inverse: Phi^-1, B d I J (K): (atlas o Phi^-1)(x) = atlas(x + inverse(x)) is the atlas in the space of the case.
-        matrix: T, B (d+1) (d+1), from voxels of the atlas to voxels of the case; None where there is no affine map.
         velocity: v, on half of the grid (made up to whole halvings at the upper ends), in voxels of that half grid.
-        local: phi, B d I J (K): what the regulariser sees.
+        matrix: T, B (d+1) (d+1), from voxels of the atlas to voxels of the case; None where there is no affine map.
+        shape: of the images; the half grid begins where they do, and may reach beyond their upper ends.
+        squarings: of the integration.
     """
 
-    forward: DisplacementBatch
-    inverse: DisplacementBatch
-    matrix: Matrices | None
     velocity: HalfVelocity
-    local: DisplacementBatch
+    matrix: Matrices | None
+    shape: Sequence[int]
+    squarings: int = 6
+
+    @cached_property
+    def forward(self) -> DisplacementBatch:
+        """Phi, as u of Phi(x) = x + u(x), B d I J (K): warped by it, a case lies where the atlas does."""
+        matrix, shape, ndim = self.matrix, self.shape, len(self.shape)
+        if matrix is None:
+            return self.local
+        with torch.autocast(matrix.device.type, enabled=False):
+            linear = matrix[:, :ndim, :ndim]
+            return affine_displacement(matrix, shape) + torch.einsum("bij,bj...->bi...", linear, self.local)
+
+    @cached_property
+    def inverse(self) -> DisplacementBatch:
+        """Phi^-1, likewise: warped by it, the atlas lies where the case does."""
+        local_inverse = self._whole(self._flows[1])
+        if self.matrix is None:
+            return local_inverse
+        with torch.autocast(self.matrix.device.type, enabled=False):
+            back = affine_displacement(torch.linalg.inv_ex(self.matrix).inverse, self.shape)
+            return compose(local_inverse, back)
+
+    @cached_property
+    def local(self) -> DisplacementBatch:
+        """Phi without T, likewise: phi, which the regulariser sees."""
+        return self._whole(self._flows[0])
+
+    @cached_property
+    def _flows(self) -> tuple[HalfVelocity, ...]:
+        """exp(v) and exp(-v) on the half grid."""
+        return exponential(torch.cat([self.velocity, -self.velocity]), self.squarings).chunk(2)
+
+    def _whole(self, flow: HalfVelocity) -> DisplacementBatch:
+        """On the grid of the images."""
+        return crop_to(resize_displacement(flow, [2 * n for n in flow.shape[2:]]), self.shape)
 
 
 class SpatialTransformer(nn.Module):
@@ -155,25 +190,3 @@ def affine_matrix(parameters: Parameters, shape: Sequence[int], spacing: Sequenc
     centre = [(n - 1) / 2 * step for n, step in zip(shape, spacing, strict=True)]
     world = matrix_from_parameters(bounded, "affine", ndim, centre)
     return world * steps / steps[:, None]
-
-
-def atlas_transformation(
-    velocity: HalfVelocity, matrix: Matrices | None, shape: Sequence[int], squarings: int = 6
-) -> AtlasTransformation:
-    """Equations 7 and 8.
-
-    Args:
-        velocity: in voxels of the half grid.
-        matrix: T between voxel coordinates, or None for the identity.
-        shape: of the image; the half grid begins where it does, and may reach beyond its upper ends.
-        squarings: of the integration.
-    """
-    flows = exponential(torch.cat([velocity, -velocity]), squarings)
-    whole = crop_to(resize_displacement(flows, [2 * n for n in velocity.shape[2:]]), shape)
-    local, local_inverse = whole.chunk(2)
-    if matrix is None:
-        return AtlasTransformation(local, local_inverse, None, velocity, local)
-    ndim = len(shape)
-    forward = affine_displacement(matrix, shape) + torch.einsum("bij,bj...->bi...", matrix[:, :ndim, :ndim], local)
-    back = affine_displacement(torch.linalg.inv_ex(matrix).inverse, shape)
-    return AtlasTransformation(forward, compose(local_inverse, back), matrix, velocity, local)
