@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter1d
 
-from anamorph.losses.segmentation import cross_entropy, one_hot
+from anamorph.losses.segmentation import cross_entropy, divergence, one_hot
 
 
 def test_one_channel_a_class():
@@ -60,3 +60,29 @@ def test_the_gradient_is_right(generator):
     labels = torch.randint(0, 3, (2, 1, 3, 2), generator=generator)
     mask = torch.rand(2, 1, 3, 2, generator=generator, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: cross_entropy(x, labels, mask), (logits,))
+
+
+def test_divergence_of_two_voxels():
+    logits = torch.tensor([[[[math.log(3.0), 0.0]], [[0.0, 0.0]]]])  # 3/4 1/4, and 1/2 1/2
+    certain = torch.tensor([[[[0.5, 1.0]], [[0.5, 0.0]]]])
+    first = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    assert divergence(logits, certain).item() == pytest.approx((first + math.log(2)) / 2)
+    assert divergence(logits, certain, torch.tensor([[[[1.0, 0.0]]]])).item() == pytest.approx(first)
+
+
+def test_divergence_from_crisp_probabilities_is_the_cross_entropy_and_from_its_own_nothing(generator):
+    logits = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 3, (2, 1, 4, 5), generator=generator)
+    mask = torch.rand(2, 1, 4, 5, generator=generator, dtype=torch.float64)
+    crisp = one_hot(labels, 2).double()
+    torch.testing.assert_close(divergence(logits, crisp, mask), cross_entropy(logits, labels, mask))
+    assert divergence(logits, logits.softmax(1)).item() == pytest.approx(0, abs=1e-12)
+    other = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64).softmax(1)
+    assert divergence(logits, other).item() > 0.1
+
+
+def test_the_gradient_of_divergence_is_right(generator):
+    logits = torch.rand(2, 3, 3, 2, generator=generator, dtype=torch.float64, requires_grad=True)
+    probabilities = torch.rand(2, 3, 3, 2, generator=generator, dtype=torch.float64).softmax(1)
+    mask = torch.rand(2, 1, 3, 2, generator=generator, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: divergence(x, probabilities, mask), (logits,))

@@ -35,6 +35,12 @@ SMALL: dict[str, dict[str, Any]] = {
         "weights": {"smoothness": 1.0},
         "refinement": {"iterations": 8, "smoothness": 1.0},
     },
+    "macjnet": {
+        "registration": {"channels": 2},
+        "segmentation": {"features": 4},
+        "similarity": "mse",
+        "weights": {"smoothness": 0.01},
+    },
 }
 """Settings of a network that is small and learns fast."""
 
@@ -44,6 +50,7 @@ EVERY_TERM: dict[str, dict[str, float]] = {
     "unet": {},
     "dynunet": {},
     "atlas-istn": {"smoothness": 1.0},
+    "macjnet": {"similarity": 1.0, "overlap": 0.5, "smoothness": 0.1},
 }
 """Weights by which no term is left out."""
 
@@ -53,6 +60,7 @@ LEFT_OUT = {
     "unet": "dice",
     "dynunet": "dice",
     "atlas-istn": "smoothness",
+    "macjnet": "smoothness",
 }
 """A term that the method can do without."""
 
@@ -168,7 +176,8 @@ def overlap(one: Tensor, other: Tensor) -> float:
 
 
 def score(method: Method, batch: dict[str, Tensor]) -> float:
-    (found,) = results(method, batch)
+    """Of the first thing that it can do."""
+    found = results(method, batch)[0]
     if "register" in method.tasks:
         return overlap(warp(batch["moving_labels"], found, "nearest"), batch["fixed_labels"])
     return overlap(found.argmax(1, keepdim=True), batch["labels"])

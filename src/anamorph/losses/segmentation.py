@@ -37,3 +37,18 @@ def cross_entropy(logits: ImageBatch, labels: ClassBatch, mask: MaskBatch | None
         mask: weights of voxels, B 1 I J (K).
     """
     return weighted_mean(functional.cross_entropy(logits, labels[:, 0], reduction="none").unsqueeze(1), mask)
+
+
+def divergence(logits: ImageBatch, probabilities: ImageBatch, mask: MaskBatch | None = None) -> Loss:
+    """Mean over voxels of sum over classes of q (log q - log softmax(logits)), in nats; 0 where they agree.
+
+    Its gradient is that of the cross-entropy, and of crisp q so is its value (Kullback and Leibler 1951,
+    doi:10.1214/aoms/1177729694).
+
+    Args:
+        logits: B (1 + classes) I J (K).
+        probabilities: q, of the same shape.
+        mask: weights of voxels, B 1 I J (K).
+    """
+    both = torch.xlogy(probabilities, probabilities) - probabilities * functional.log_softmax(logits, 1)
+    return weighted_mean(both.sum(1, keepdim=True), mask)

@@ -4,6 +4,7 @@ from anamorph.methods.atlas_istn import AtlasISTN
 from anamorph.methods.base import Method
 from anamorph.methods.dynunet import DynUNet
 from anamorph.methods.lapirn import LapIRN
+from anamorph.methods.macjnet import MacJNet
 from anamorph.methods.unet import UNet
 from anamorph.methods.voxelmorph import VoxelMorph
 
@@ -13,5 +14,6 @@ METHODS: dict[str, type[Method]] = {
     "unet": UNet,
     "dynunet": DynUNet,
     "atlas-istn": AtlasISTN,
+    "macjnet": MacJNet,
 }
 """Name on the command line -> method."""

@@ -11,7 +11,7 @@ fixed, moving   image                                    B C I J (K), float32
 *_labels        labels                                   B 1 I J (K), int64; 0 everywhere where unlabelled
 *_labelled      labelled                                 B, bool: whether there are labels
 *_mask          mask                                     B 1 I J (K), float32, 1 = use; only where all have one
-(none)          index                                    B, int64: which case of the training set
+(none)          index                                    B, int64: which case of the training set; extra ones follow
 ==============  =======================================  ==================================================
 
 for ``*`` in fixed, moving.
@@ -20,7 +20,7 @@ for ``*`` in fixed, moving.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -28,7 +28,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from anamorph.methods.schedule import Schedule
-from anamorph.types import DisplacementBatch, ImageBatch
+from anamorph.networks.deformation import Deformation as Deformation
+from anamorph.types import ImageBatch
 
 Batch = Mapping[str, Tensor]
 Items = Literal["pairs", "cases"]
@@ -50,6 +51,17 @@ class TermWeights(MethodSettings):
         if not any(value for _, value in self):
             raise ValueError("at least one weight is above 0")
         return self
+
+
+def computed(batches: Iterable[Batch], compute: Callable[[Batch], Sequence[Tensor]]) -> Iterator[Sequence[Tensor]]:
+    """What is computed of each batch that a hook is given, in order; the processes of a training share the work.
+
+    Args:
+        batches: as a hook is given them.
+        compute: of a batch; tensors of the same shapes and types for every batch.
+    """
+    shared = getattr(batches, "computed", None)
+    return map(compute, batches) if shared is None else shared(compute)
 
 
 @dataclass(frozen=True)
@@ -74,22 +86,6 @@ class Domain:
     def ndim(self) -> int:
         """2 or 3."""
         return len(self.shape)
-
-
-@dataclass(frozen=True)
-class Deformation:
-    """What a registration network finds, in voxels of the network's grid.
-
-    Args:
-        displacement: moving is pulled: warped(x) = moving(x + u(x)).
-        velocity: the stationary velocity whose flow that is, on the same grid, where there is one; its negative gives
-            the inverse.
-        squarings: of that flow.
-    """
-
-    displacement: DisplacementBatch
-    velocity: DisplacementBatch | None = None
-    squarings: int = 7
 
 
 class Method(nn.Module, ABC):
@@ -147,6 +143,8 @@ class Method(nn.Module, ABC):
 
     def after_epoch(self, epoch: int, batches: Any) -> None:
         """Told after each epoch, with an iterable over the training batches without augmentation, one pass each time.
+
+        Extra cases are not among them.
 
         Nothing by default; state that it changes is a buffer, so that it is saved and restored.
         """

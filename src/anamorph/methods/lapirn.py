@@ -41,12 +41,13 @@ from anamorph.losses import diffusion, folding, lncc
 from anamorph.losses.masks import Loss
 from anamorph.losses.segmentation import one_hot
 from anamorph.methods.base import Batch, Deformation, Domain, Method, TermWeights, Weight
-from anamorph.methods.registration import Count, Odd, Positive, SimilaritySettings, compare, overlap_of_labelled
+from anamorph.methods.network_choice import LapIRNArchitecture, lapirn_network
+from anamorph.methods.registration import Odd, SimilaritySettings, compare, overlap_of_labelled
 from anamorph.methods.schedule import Schedule
 from anamorph.methods.segmentation import check_classes
-from anamorph.networks.lapirn import LEVELS, LaplacianPyramid
+from anamorph.networks.lapirn import LEVELS, deformation_of
 from anamorph.networks.padding import crop_to, pad_to_multiple
-from anamorph.spatial.field import exponential, identity, resize, resize_displacement, sample, warp
+from anamorph.spatial.field import exponential, identity, resize, sample, warp
 from anamorph.types import DisplacementBatch, ImageBatch, MaskBatch, Outside
 
 SMOOTHNESS = {True: 3.5, False: 1.0}
@@ -68,19 +69,11 @@ class LapIRNWeights(TermWeights):
     """Of labels, where fixed and moving both have some."""
 
 
-class LapIRNSettings(SimilaritySettings):
+class LapIRNSettings(LapIRNArchitecture, SimilaritySettings):
     """Settings of ``LapIRN``."""
 
     window: Annotated[Odd, Field(ge=2 * LEVELS + 1)] = 7
     """lncc: side of the first box at the last level, two less at each level and each scale below it."""
-    diffeomorphic: bool = True
-    """Whether the network finds velocities, or displacements."""
-    channels: Count = 7
-    """A quarter of the features of every layer."""
-    range_flow: Positive = 0.4
-    """The farthest that one level moves a point along an axis, in halves of the image's extent."""
-    squarings: Annotated[int, Field(ge=1, le=12)] = 7
-    """Of the integration."""
     progressive: bool = True
     """Whether levels are trained one after the other, or all at once by the loss of the last."""
     shares: tuple[Share, Share, Share] = (0.25, 0.25, 0.5)
@@ -125,10 +118,7 @@ class LapIRN(Method):
         if settings.weights.overlap:
             check_classes(domain)
         self.chosen = settings
-        squarings = settings.squarings if settings.diffeomorphic else None
-        self.network = LaplacianPyramid(
-            domain.ndim, domain.channels, 4 * settings.channels, settings.range_flow, squarings
-        )
+        self.network = lapirn_network(settings, domain)
         self.register_buffer("level", torch.tensor(LEVELS))
 
     def networks_of(self, player: str) -> Sequence[nn.Module]:
@@ -164,12 +154,8 @@ class LapIRN(Method):
     def register(self, fixed: ImageBatch, moving: ImageBatch) -> Deformation:
         """The field of the last level that was trained, on the images' grid, and its flow there."""
         level = int(self.level)
-        field = self.network(fixed, moving, level)
-        fine = [n * 2 ** (LEVELS - level) for n in field.shape[2:]]
-        field = crop_to(resize_displacement(field, fine), fixed.shape[2:])
-        if not self.chosen.diffeomorphic:
-            return Deformation(field)
-        return Deformation(self._integrated(field), field, self.chosen.squarings)
+        squarings = self.chosen.squarings if self.chosen.diffeomorphic else None
+        return deformation_of(self.network(fixed, moving, level), level, fixed.shape[2:], squarings)
 
     def _integrated(self, field: DisplacementBatch) -> DisplacementBatch:
         return exponential(field, self.chosen.squarings) if self.chosen.diffeomorphic else field

@@ -77,3 +77,7 @@ class Schedule(BaseModel):
     """Epochs between validations."""
     augmentation: Augmentation = Augmentation()
     """Random changes to the training data."""
+    extra: Annotated[float, Field(ge=0)] = 1.0
+    """Items of the split extra in a pass, for each training item; at most all there are, and 0 leaves them out."""
+    augment_extra: bool = False
+    """Whether extra items are changed at random as well."""

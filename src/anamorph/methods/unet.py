@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from anamorph.losses import mse, soft_dice
 from anamorph.losses.segmentation import cross_entropy, one_hot
 from anamorph.methods.base import Batch, Domain, Method, MethodSettings, Weight
+from anamorph.methods.network_choice import UNetArchitecture, unet_network
 from anamorph.methods.schedule import Augmentation, Schedule
 from anamorph.methods.segmentation import (
     ProbabilityBatch,
@@ -35,7 +36,6 @@ from anamorph.methods.segmentation import (
     labelled_items,
     probabilities_of_regressed,
 )
-from anamorph.networks.unet import StridedUNet
 from anamorph.types import ImageBatch
 
 TERMS: dict[str, tuple[str, ...]] = {"mse": ("mse",), "dice": ("dice",), "dice_ce": ("dice", "cross_entropy")}
@@ -53,13 +53,11 @@ class UNetWeights(MethodSettings):
     """Of the cross-entropy."""
 
 
-class UNetSettings(MethodSettings):
+class UNetSettings(UNetArchitecture):
     """Settings of ``UNet``."""
 
     loss: Literal["mse", "dice", "dice_ce"] = "mse"
     """mse: labels are regressed, as in the paper. dice: softmax and soft Dice. dice_ce: cross-entropy as well."""
-    channels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (8, 16, 32, 64)
-    """Channels at each scale, from fine to coarse; the paper's brains have one scale fewer."""
     label_smoothing_sigma: Annotated[float, Field(ge=0)] = 0.5
     """Of the Gaussian that blurs the regressed labels, in voxels; of loss mse."""
     largest_component: bool = False
@@ -105,7 +103,7 @@ class UNet(Method):
         super().__init__(settings, domain)
         check_classes(domain)
         self.chosen = settings
-        self.network = StridedUNet(domain.ndim, domain.channels, 1 + domain.classes, settings.channels)
+        self.network = unet_network(settings, domain)
 
     def networks_of(self, player: str) -> Sequence[nn.Module]:
         """The one network."""

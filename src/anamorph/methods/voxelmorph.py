@@ -22,24 +22,20 @@ Deviations: docs/methods/voxelmorph.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
 
-import torch
 from jaxtyping import Float
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from anamorph.losses import diffusion
 from anamorph.losses.segmentation import one_hot
 from anamorph.methods.base import Batch, Deformation, Domain, Method, TermWeights, Weight
-from anamorph.methods.registration import Count, SimilaritySettings, compare, overlap_of_labelled
+from anamorph.methods.network_choice import VoxelMorphArchitecture, voxelmorph_network
+from anamorph.methods.registration import SimilaritySettings, compare, overlap_of_labelled
 from anamorph.methods.schedule import Schedule
 from anamorph.methods.segmentation import check_classes
-from anamorph.networks.registration_unet import Down, RegistrationUNet, field_head, scales_below
+from anamorph.networks.registration_unet import deformation_of, flow_of, on_half
 from anamorph.spatial.field import exponential, resize_displacement, warp
 from anamorph.types import DisplacementBatch, ImageBatch
-
-Features = Annotated[tuple[Count, ...], Field(min_length=1)]
 
 
 class VoxelMorphWeights(TermWeights):
@@ -53,28 +49,11 @@ class VoxelMorphWeights(TermWeights):
     """Of labels, where fixed and moving both have some."""
 
 
-class VoxelMorphSettings(SimilaritySettings):
+class VoxelMorphSettings(VoxelMorphArchitecture, SimilaritySettings):
     """Settings of ``VoxelMorph``."""
 
-    encoder: Features = (16, 32, 32, 32)
-    """Features of the U-Net, fine to coarse."""
-    decoder: Features = (32, 32, 32, 32, 32, 16, 16)
-    """Features on the way back; those beyond the scales work at full resolution."""
-    down: Down = "pool"
-    """pool: max-pooling after each convolution of the encoder. stride: its convolutions but the first halve."""
-    diffeomorphic: bool = True
-    """Whether the network finds a velocity, integrated on half the grid, or the displacement itself."""
-    squarings: Annotated[int, Field(ge=1, le=12)] = 7
-    """Of the integration."""
     weights: VoxelMorphWeights = VoxelMorphWeights()
     """Of the terms."""
-
-    @model_validator(mode="after")
-    def _check(self) -> VoxelMorphSettings:
-        scales = scales_below(self.encoder, self.down)
-        if len(self.decoder) < scales:
-            raise ValueError(f"decoder has {len(self.decoder)} entries for the {scales} scales of the encoder")
-        return self
 
 
 class VoxelMorph(Method):
@@ -96,10 +75,8 @@ class VoxelMorph(Method):
         if settings.weights.overlap:
             check_classes(domain)
         self.chosen = settings
-        self.backbone = RegistrationUNet(
-            domain.ndim, 2 * domain.channels, settings.encoder, settings.decoder, settings.down
-        )
-        self.head = field_head(domain.ndim, self.backbone.outputs)
+        network = voxelmorph_network(settings, domain)
+        self.backbone, self.head = network.backbone, network.head
 
     def networks_of(self, player: str) -> Sequence[nn.Module]:
         """U-Net and head."""
@@ -118,19 +95,15 @@ class VoxelMorph(Method):
 
     def register(self, fixed: ImageBatch, moving: ImageBatch) -> Deformation:
         """The velocity of the half grid, brought to the whole one, and its flow there."""
-        flow = self._flow(fixed, moving)
-        if not self.chosen.diffeomorphic:
-            return Deformation(flow)
-        velocity = resize_displacement(_on_half(flow), flow.shape[2:])
-        return Deformation(exponential(velocity, self.chosen.squarings), velocity, self.chosen.squarings)
+        squarings = self.chosen.squarings if self.chosen.diffeomorphic else None
+        return deformation_of(self._flow(fixed, moving), squarings)
 
     def _flow(self, fixed: ImageBatch, moving: ImageBatch) -> DisplacementBatch:
-        """Not in half precision, whatever the network computes in: that holds no coordinate."""
-        return self.head(self.backbone(torch.cat([moving, fixed], 1))).to(fixed.dtype)
+        return flow_of(self.backbone, self.head, fixed, moving)
 
     def _integrated(self, flow: DisplacementBatch) -> tuple[Float[Tensor, "batch ndim *half"], DisplacementBatch]:
         """Velocity on half the grid, displacement on the grid."""
-        velocity = _on_half(flow)
+        velocity = on_half(flow)
         return velocity, resize_displacement(exponential(velocity, self.chosen.squarings), flow.shape[2:])
 
     def _similarity(self, batch: Batch, displacement: DisplacementBatch) -> Tensor:
@@ -146,8 +119,3 @@ class VoxelMorph(Method):
         labels = (batch[name][both] for name in ("fixed_labels", "moving_labels"))
         fixed, moving = (one_hot(found, self.domain.classes)[:, 1:] for found in labels)
         return overlap_of_labelled(fixed, warp(moving, displacement[both]), both)
-
-
-def _on_half(flow: DisplacementBatch) -> Float[Tensor, "batch ndim *half"]:
-    """The same field of view in half as many voxels an axis, rounded up."""
-    return resize_displacement(flow, [(n + 1) // 2 for n in flow.shape[2:]])

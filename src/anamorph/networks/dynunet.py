@@ -1,6 +1,7 @@
 """The U-Net of nnU-Net, from MONAI's blocks, with kernels and strides that follow the voxels.
 
 Two convolutions a stage, each with instance normalisation and leaky ReLU; strided convolutions down, transposed up.
+With ``squeeze_excitation``, as in macJNet, each decoding stage ends with scSE (``networks.squeeze_excitation``).
 
 Source: F. Isensee et al. (2021), nnU-Net, doi:10.1038/s41592-020-01008-z; M. Cardoso et al. (2022), MONAI,
 arXiv:2211.02701. The rule of ``plan_stages`` is that of nnU-Net's experiment planning.
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anamorph.networks.padding import crop_to, pad_to_multiple
+from anamorph.networks.segmentation import SegmentationNetwork
+from anamorph.networks.squeeze_excitation import Combination, ConcurrentSqueezeExcitation
 from anamorph.types import ImageBatch
 
 SMALLEST = 4
@@ -64,7 +67,7 @@ def plan_stages(shape: Sequence[int], spacing: Sequence[float]) -> Stages:
     return Stages(kernels, strides)
 
 
-class DynamicUNet(nn.Module):
+class DynamicUNet(SegmentationNetwork):
     """MONAI's DynUNet for inputs of any size, 2-D or 3-D.
 
     Its blocks and their weights are used, not its way through them: that lists every weight twice, which safetensors
@@ -78,24 +81,38 @@ class DynamicUNet(nn.Module):
         most_features: the limit to that.
         deep_supervision: whether results are also read off at coarser stages while training: at all but the two
             coarsest, as in nnU-Net.
+        squeeze_excitation: how the halves of scSE are joined after each decoding stage; None for no scSE.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, stages: Stages, features: int, most_features: int, deep_supervision: bool
+        self,
+        inputs: int,
+        outputs: int,
+        stages: Stages,
+        features: int,
+        most_features: int,
+        deep_supervision: bool,
+        squeeze_excitation: Combination | None = None,
     ) -> None:
         super().__init__()
         from monai.networks.nets.dynunet import DynUNet  # costs seconds
 
         heads = len(stages.strides) - 3 if deep_supervision else 0
+        widths = [min(features * 2**stage, most_features) for stage in range(len(stages.strides))]
         blocks: Any = DynUNet(
             len(stages.strides[0]), inputs, outputs, stages.kernels, stages.strides, stages.strides[1:],
-            filters=[min(features * 2**stage, most_features) for stage in range(len(stages.strides))],
+            filters=widths, deep_supervision=heads > 0, deep_supr_num=max(1, heads),
             norm_name=("INSTANCE", {"affine": True}), act_name=("leakyrelu", {"inplace": True, "negative_slope": 0.01}),
-            deep_supervision=heads > 0, deep_supr_num=max(1, heads),
         )  # fmt: skip
         self.encode = nn.ModuleList([blocks.input_block, *blocks.downsamples, blocks.bottleneck])
         self.decode = blocks.upsamples
         self.heads = nn.ModuleList([blocks.output_block, *(blocks.deep_supervision_heads if heads else [])])
+        self.excite = nn.ModuleList(
+            nn.Identity()
+            if squeeze_excitation is None
+            else ConcurrentSqueezeExcitation(len(stages.strides[0]), width, combination=squeeze_excitation)
+            for width in reversed(widths[:-1])
+        )
         self.multiples = [math.prod(along) for along in zip(*stages.strides, strict=True)]
 
     def forward(self, image: ImageBatch) -> list[Float[Tensor, "batch outputs *spatial"]]:
@@ -107,14 +124,18 @@ class DynamicUNet(nn.Module):
             skips.append(x)
         skips.pop()
         decoded: list[Tensor] = []
-        for decode in self.decode:
-            x = decode(x, skips.pop())
+        for decode, excite in zip(self.decode, self.excite, strict=True):
+            x = excite(decode(x, skips.pop()))
             decoded.append(x)
         heads = list(self.heads) if self.training else [self.heads[0]]
         results = [head(x) for head, x in zip(heads, reversed(decoded), strict=False)]
         return [
             crop_to(functional.interpolate(x, shape) if x.shape[2:] != shape else x, image.shape[2:]) for x in results
         ]
+
+    def logits(self, image: ImageBatch) -> list[Float[Tensor, "batch outputs *spatial"]]:
+        """As ``forward``."""
+        return self(image)
 
 
 def supervision_weights(number: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""The U-Net of VoxelMorph: features of two images at full resolution, and the head that makes a field of them.
+"""VoxelMorph's network: features of two images at full resolution, and the head that makes a field of them.
 
     encoder   e_1 ... e_n      convolutions k3, each finer than the next by a factor of two
     decoder   d_1 ... d_m      from the coarsest scale on: convolution, x2 nearest, concatenated with the encoder's
@@ -17,6 +17,7 @@ release.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
@@ -27,7 +28,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anamorph.networks.convolution import Conv3d
+from anamorph.networks.deformation import Deformation, RegistrationNetwork
 from anamorph.networks.padding import crop_to, pad_to_multiple
+from anamorph.spatial.field import exponential, resize_displacement
+from anamorph.types import DisplacementBatch, ImageBatch
 
 Down = Literal["pool", "stride"]
 
@@ -97,3 +101,54 @@ def field_head(ndim: int, inputs: int) -> nn.Conv2d | nn.Conv3d:
     nn.init.normal_(head.weight, std=HEAD_DEVIATION)
     nn.init.zeros_(head.bias)  # pyright: ignore[reportArgumentType]
     return head
+
+
+class VoxelMorphNetwork(RegistrationNetwork):
+    """U-Net and head.
+
+    Args:
+        ndim: 2 or 3.
+        channels: of one image.
+        encoder, decoder, down: of the U-Net.
+        squarings: of the velocity's integration; None where the network finds displacements.
+    """
+
+    def __init__(
+        self,
+        ndim: int,
+        channels: int,
+        encoder: Sequence[int],
+        decoder: Sequence[int],
+        down: Down = "pool",
+        squarings: int | None = 7,
+    ) -> None:
+        super().__init__()
+        self.squarings = squarings
+        self.backbone = RegistrationUNet(ndim, 2 * channels, encoder, decoder, down)
+        self.head = field_head(ndim, self.backbone.outputs)
+
+    def deformation(self, fixed: ImageBatch, moving: ImageBatch) -> Deformation:
+        """The field, or the velocity that it holds on half the grid, brought to the whole one, and its flow there."""
+        return deformation_of(flow_of(self.backbone, self.head, fixed, moving), self.squarings)
+
+    def regularised(self, deformation: Deformation) -> DisplacementBatch:
+        """The displacement, or the velocity times the root of 2, so that its diffusion is doubled."""
+        return deformation.displacement if deformation.velocity is None else math.sqrt(2) * deformation.velocity
+
+
+def flow_of(backbone: nn.Module, head: nn.Module, fixed: ImageBatch, moving: ImageBatch) -> DisplacementBatch:
+    """What the head says, in voxels; not in half precision, whatever it is computed in: that holds no coordinate."""
+    return head(backbone(torch.cat([moving, fixed], 1))).to(fixed.dtype)
+
+
+def on_half(flow: DisplacementBatch) -> Float[Tensor, "batch ndim *half"]:
+    """The same field of view in half as many voxels an axis, rounded up."""
+    return resize_displacement(flow, [(n + 1) // 2 for n in flow.shape[2:]])
+
+
+def deformation_of(flow: DisplacementBatch, squarings: int | None) -> Deformation:
+    """Of a flow that is a displacement if ``squarings`` is None, else the velocity that is on half of its grid."""
+    if squarings is None:
+        return Deformation(flow)
+    velocity = resize_displacement(on_half(flow), flow.shape[2:])
+    return Deformation(exponential(velocity, squarings), velocity, squarings)

@@ -28,10 +28,11 @@ from torch.nn import functional
 
 from anamorph.networks.convolution import Conv3d
 from anamorph.networks.padding import crop_to, pad_to_multiple
+from anamorph.networks.segmentation import SegmentationNetwork
 from anamorph.types import ImageBatch
 
 
-class StridedUNet(nn.Module):
+class StridedUNet(SegmentationNetwork):
     """An image-to-image network for inputs of any size, 2-D or 3-D.
 
     Args:
@@ -79,3 +80,7 @@ class StridedUNet(nn.Module):
             x = functional.interpolate(x, size=skip.shape[2:], mode=mode, align_corners=False)
             x = functional.relu(decode(torch.cat([x, skip], 1)))
         return crop_to(self.head(x), image.shape[2:])
+
+    def logits(self, image: ImageBatch) -> list[Float[Tensor, "batch outputs *spatial"]]:
+        """The only result."""
+        return [self(image)]
