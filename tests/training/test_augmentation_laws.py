@@ -317,6 +317,15 @@ def test_anisotropy_blurs_one_axis_alone():
         assert sum(changed) == 1
 
 
+def test_an_item_without_a_seed_stays_as_it_is(shape, generator):
+    batch = pair_of(shape, generator)
+    found, whole = (augment(batch, EVERYTHING, seeds) for seeds in ([3, None, 5], [3, 4, 5]))
+    for name in ("fixed", "moving", "fixed_labels", "moving_mask"):
+        assert torch.equal(found[name][1], batch[name][1])
+        assert torch.equal(found[name][::2], whole[name][::2])
+        assert not torch.equal(whole[name][1], batch[name][1])
+
+
 def test_one_seed_an_item(shape, generator):
     with pytest.raises(ValueError, match="one seed an item"):
         augment(case_of(shape, generator), EVERYTHING, [1, 2])

@@ -177,6 +177,22 @@ def test_two_processes_learn_the_atlas_of_one(tmp_path: Path, trained) -> None:
         torch.testing.assert_close(shared[name], alone[name], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_processes_that_share_the_pass_find_the_atlas_of_one(tmp_path: Path, trained, batch_size: int) -> None:
+    """With rates so small that the weights stay: five cases in five batches, three, or one, for two processes."""
+    schedule = {**ATLAS["schedule"], "batch_size": batch_size, "optimiser": "sgd", "learning_rate": 1e-30, "epochs": 2}
+    values = {**ATLAS, "schedule": schedule, "validation_items": 1}
+    log = tmp_path / "log"
+    processes = together(tiny.run, tmp_path / "prepared", tmp_path / "two", "atlas-istn", values, log=log)
+    alone = trained("atlas-istn", values, "one")
+    assert codes(processes) == [0, 0], (tmp_path / "log.0").read_text() + (tmp_path / "log.1").read_text()
+    shared = read_model(tmp_path / "two" / "model", "cpu").method.state_dict()
+    first = trained("atlas-istn", {**values, "settings": {**ATLAS["settings"], "update_rate": 0.0}}, "first")
+    for name in ("atlas_labels", "atlas_image"):
+        assert torch.equal(shared[name], alone[name])
+        assert not torch.equal(first[name], alone[name])
+
+
 def test_an_atlas_of_three_dimensions_with_masks_and_mixed_precision(tmp_path: Path) -> None:
     cohort = prepared_cohort(tmp_path / "solid", 3, 1, ("ct",), masks=True, shape=(6, 5, 4), unlabelled=["c1"])
     schedule = {**ATLAS["schedule"], "precision": "bfloat16"}

@@ -35,6 +35,7 @@ cohort:
   more:
     corrupt: {synthesise: {cases: 2, seed: 2, options: {corrupt: all}}}
     plain: {split: train, synthesise: {cases: 1, seed: 3}}
+    weak: {split: extra, synthesise: {cases: 2, seed: 4}}
 prepare: {max_voxels: 256, shape: [16, 16]}
 train:
   small: {method: unet, settings: {channels: [4, 8]}}
@@ -127,6 +128,8 @@ def test_rows_of_one_training_in_a_table_for_each_group(
     assert told.index("\nclean") < told.index("\ncorrupt")
     out = tmp_path / "build/experiments/paper/letters_cpu"
     assert {path.name for path in (out / "runs").iterdir()} == {"small"}
+    card = json.loads((out / "runs/small/model/model.json").read_text())
+    assert (card["trained"]["items"], card["trained"]["extra_items"]) == (4, 2)
     assert (out / "tiny/clean/comparison.html").is_file()
     page = (tmp_path / "results/paper/tiny_cpu.md").read_text()
     assert page.index("## clean") < page.index("## corrupt") < page.index("## Trainings")
@@ -187,7 +190,7 @@ def test_further_phantoms_are_like_the_first_where_they_do_not_say_otherwise(tmp
     assert synthesis is not None
     assert (synthesis.kind, synthesis.cases, synthesis.seed, synthesis.test) == ("letter_b", 2, 2, 0)
     assert synthesis.options == {"truth": False, "corrupt": "all"}
-    assert (more["corrupt"].split, more["plain"].split) == ("test", "train")
+    assert [more[name].split for name in ("corrupt", "plain", "weak")] == ["test", "train", "extra"]
     other = SEGMENT.replace("{cases: 1, seed: 3}", "{kind: shapes, cases: 1}")
     kept = read_experiment(written(tmp_path, other), "cpu").cohort.more["plain"].synthesise
     assert kept is not None

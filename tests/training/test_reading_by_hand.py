@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from anamorph.data.prepared import PreparedCohort
 from anamorph.errors import InputError, ResourceError
 from anamorph.training.configuration import PairChoice
+from anamorph.training.distributed import Processes
 from anamorph.training.items import Items, choose_items
 from anamorph.training.reading import Pass, Reader, budget_of_process
 
@@ -110,8 +110,9 @@ def test_r11_processes_need_no_shared_memory(items: Items) -> None:
 
 def test_a_pass_shows_every_item_once_in_order_each_time(cohort: PreparedCohort) -> None:
     cases = choose_items(cohort, "train", "cases", PairChoice())
-    every = Pass(cases, 4, torch.device("cpu"))
+    every = Pass(cases, 4, Processes("cpu"))
     for _ in range(2):
         assert [batch["index"].tolist() for batch in every] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert [int(number) for (number,) in every.computed(lambda batch: [batch["index"].sum()])] == [6, 22, 17]
     image = next(iter(every))["image"][0].numpy()
     assert np.array_equal(image, cases.load([0])["image"][0])

@@ -28,13 +28,14 @@ def panel(pixels: np.ndarray, column: int, width: int = SIDE, height: int = SIDE
     return pixels[top : top + height, left : left + width]
 
 
-def test_up_is_the_second_axis_and_right_the_first(tmp_path: Path) -> None:
+def test_up_is_the_second_axis_and_left_the_first(tmp_path: Path) -> None:
+    """As in all other pages: the patient's right is on the left."""
     image = np.zeros((1, 20, 20), np.float32)
     image[0, 15:, 15:] = 1
     shown = panel(drawn({"image": image}, tmp_path), 0)
-    assert shown[10, -10].min() > 200
+    assert shown[10, 10].min() > 200
     assert shown[-10, 10].max() < 50
-    assert shown[10, 10].max() < 50
+    assert shown[10, -10].max() < 50
 
 
 def test_labels_are_tints_of_their_own(tmp_path: Path) -> None:
@@ -44,8 +45,8 @@ def test_labels_are_tints_of_their_own(tmp_path: Path) -> None:
     pixels = drawn({"image": image, "labels": labels, "prediction": labels[0]}, tmp_path)
     plain, truth, found = (panel(pixels, column)[SIDE // 2] for column in range(3))
     assert np.abs(plain[:, 0] - plain[:, 2]).max() == 0
-    assert truth[20, 0] > truth[20, 2]
-    assert truth[-20, 2] > truth[-20, 0]
+    assert truth[-20, 0] > truth[-20, 2]
+    assert truth[20, 2] > truth[20, 0]
     assert np.array_equal(truth, found)
 
 
@@ -75,6 +76,21 @@ def test_lines_of_the_grid_move_with_the_image(tmp_path: Path, shift: float) -> 
     lines = panel(pixels, 3)[..., 0].mean(0)
     voxel = SIDE / 40
     line = 4 * 40 / 12  # the fourth one
-    at = round((line - shift + 0.5) * voxel)
+    at = SIDE - round((line - shift + 0.5) * voxel)
     assert lines[at - 2 : at + 3].max() > 250
-    assert lines[round(at - 1.5 * voxel)] < 120
+    assert lines[round(at + 1.5 * voxel)] < 120
+
+
+def test_an_atlas_is_its_image_its_labels_and_their_share(tmp_path: Path) -> None:
+    image = np.tile(np.linspace(0, 1, 20, dtype=np.float32), (1, 20, 1))
+    labels, share = np.zeros((20, 20), np.int64), np.zeros((1, 20, 20), np.float32)
+    labels[5:15, 5:15] = 1
+    share[0, :10] = 1
+    pixels = drawn({"template": image, "template_labels": labels, "foreground": share}, tmp_path)
+    assert pixels.shape[1] == GAP + 3 * (SIDE + GAP)
+    plain, coloured, foreground = (panel(pixels, column) for column in range(3))
+    assert np.abs(plain[..., 0] - plain[..., 2]).max() == 0
+    assert coloured[SIDE // 2, SIDE // 2, 0] > coloured[SIDE // 2, SIDE // 2, 2] + 30
+    assert np.array_equal(coloured[10, 10], plain[10, 10])
+    assert (foreground[:, : SIDE // 2 - 20] < 20).all()
+    assert (foreground[:, SIDE // 2 + 20 :] > 235).all()

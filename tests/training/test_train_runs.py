@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from anamorph.data.prepared import PreparedCohort
 from anamorph.errors import ConfigurationError
 from anamorph.methods import METHODS
 from anamorph.training.configuration import TrainingConfiguration
+from anamorph.training.interruption import Interrupted
+from anamorph.training.loop import Loop
 from tests.training.tiny import TINY
 
 
@@ -51,6 +54,22 @@ def test_from_a_cohort_to_a_model(cohort: PreparedCohort, tmp_path: Path, anamor
     assert "training: " in errors
     code, _, errors = anamorph("train", "align", cohort.folder, "--out", out, "--device", "cpu")
     assert (code, errors[:11]) == (2, "E-OUT-016: ")
+
+
+def test_a_run_that_is_stopped_before_its_first_epoch_has_a_page(
+    cohort: PreparedCohort, tmp_path: Path, anamorph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(self: Loop) -> None:
+        signal.raise_signal(signal.SIGINT)
+        raise Interrupted  # as the loop does where a signal is pending
+
+    monkeypatch.setattr(Loop, "_step", stopped)
+    out = tmp_path / "run"
+    code, _, _ = anamorph("train", "align", cohort.folder, "--out", out, "--quiet", "--device", "cpu")
+    assert code == 130
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Interrupted; it can be resumed" in page
+    assert "No epoch is finished yet" in page
 
 
 def test_quiet_says_nothing(cohort: PreparedCohort, tmp_path: Path, anamorph) -> None:

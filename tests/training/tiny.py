@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from anamorph.data.cohort import Pair, Scan
+from anamorph.data.cohort import Pair, Scan, Split
 from anamorph.data.configuration import save
 from anamorph.data.plan import Intensity, Plan
 from anamorph.data.prepared import PreparedCohort, PreparedScan, write_index
@@ -152,8 +152,9 @@ def prepared_cohort(
     masks: bool = False,
     shape: tuple[int, ...] = SHAPE,
     listed: Sequence[tuple[int, int]] = (),
+    extra: int = 0,
 ) -> PreparedCohort:
-    """Discs of one class on noise, a scan of each modality a case, the second one shifted and inverted."""
+    """Discs of one class on noise, a scan of each modality a case, the second one shifted and inverted; extra last."""
     rng = np.random.default_rng(0)
     (folder / "tensors").mkdir(parents=True)
     spacing = (*SPACING, 4.0)[: len(shape)]
@@ -167,7 +168,8 @@ def prepared_cohort(
     save(plan, folder / "plan.yaml")
     grid = Grid(shape, np.diag([*spacing, 1.0]))
     scans = []
-    for number in range(train + validation):
+    for number in range(train + validation + extra):
+        split: Split = "train" if number < train else "validation" if number < train + validation else "extra"
         centre = np.array(shape) / 2 + rng.normal(0, 0.8, len(shape))
         for rank, modality in enumerate(modalities):
             away = np.indices(shape).reshape(len(shape), -1).T - centre - rank
@@ -186,7 +188,7 @@ def prepared_cohort(
                 modality,
                 folder / f"{file.stem}.nii.gz",
                 mask=folder / "mask.nii.gz" if masks else None,
-                split="train" if number < train else "validation",
+                split=split,
             )
             scans.append(PreparedScan(scan, grid, grid, file, (1,) if labelled else None))
     write_index(folder, scans, [Pair(scans[fixed].scan, scans[moving].scan) for fixed, moving in listed], {})

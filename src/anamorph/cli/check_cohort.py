@@ -6,7 +6,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, SupportsFloat
 
 from anamorph.cli.reading import make_folder
-from anamorph.data.cohort import SPLITS
 from anamorph.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 MANY = 30
 """Scans from which only those with problems are shown, scans that share a warning from which it is told once, and
 labels that are listed."""
-SHORT = {"train": "train", "validation": "valid.", "test": "test"}
+SHORT = {"train": "train", "validation": "valid.", "test": "test", "extra": "extra"}
 
 
 def run_cohort(request: CheckRequest, screen: Screen) -> bool:
@@ -128,12 +127,13 @@ def _summarise(found: CohortFacts, screen: Screen) -> None:
     """A row for each modality, then one for each label."""
     from anamorph.cli.screen import printable
 
-    heads = [short.capitalize() for short in SHORT.values()]
+    parts = found.cohort.splits
+    heads = [SHORT[split].capitalize() for split in parts]
     table = _table("Modality", *heads, "Voxels", "Spacing mm", "1 % to 99 %", wrap=True)
     for modality in found.cohort.modalities:
         scans = found.of_modality(modality)
         splits = Counter(facts.scan.split for facts in scans)
-        table.add_row(printable(modality), *(str(splits[split]) for split in SPLITS), *_ranges(scans))
+        table.add_row(printable(modality), *(str(splits[split]) for split in parts), *_ranges(scans))
     screen.say()
     screen.say(table)
     if volumes := found.label_volumes:

@@ -94,17 +94,16 @@ def modality_table(prepared: PreparedCohort) -> Table:
     from rich import box
     from rich.table import Table
 
-    from anamorph.data.cohort import SPLITS
-
+    parts = prepared.cohort.splits
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("Modality", overflow="fold")
-    for heading in (*(split.capitalize() for split in SPLITS), "Labelled"):
+    for heading in (*(split.capitalize() for split in parts), "Labelled"):
         table.add_column(heading, justify="right")
     for heading in ("Voxels, mm", "Coarser by"):
         table.add_column(heading, overflow="fold")
     for modality in prepared.plan.modalities:
         scans = [scan for scan in prepared.scans if scan.scan.modality == modality]
-        counts = [str(sum(scan.scan.split == split for scan in scans)) for split in SPLITS]
+        counts = [str(sum(scan.scan.split == split for scan in scans)) for split in parts]
         table.add_row(modality, *counts, str(sum(scan.classes is not None for scan in scans)), *_sizes(scans))
     return table
 

@@ -74,7 +74,7 @@ class TrainRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     method: str
-    """voxelmorph, lapirn, unet, dynunet, atlas-istn."""
+    """voxelmorph, lapirn, unet, dynunet, atlas-istn, macjnet."""
     prepared: Path
     """Folder that anamorph prepare wrote."""
     out: Path
@@ -130,6 +130,7 @@ def run(request: TrainRequest, screen: Screen) -> int:
     from anamorph.data.prepared import PreparedCohort
     from anamorph.training.configuration import Machine
     from anamorph.training.loop import train
+    from anamorph.training.run_folder import status_of
 
     configuration = configuration_of(request)
     first = os.environ.get("RANK", "0") == "0"
@@ -146,7 +147,7 @@ def run(request: TrainRequest, screen: Screen) -> int:
                 force=request.force,
             )
     except (KeyboardInterrupt, Terminated, NumericalError, ResourceError):
-        if first and (request.out / "history.csv").exists():
+        if first and status_of(request.out) is not None:
             write_report(request.out)
         raise
     if first:

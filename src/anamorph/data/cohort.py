@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from anamorph.errors import InputError
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
+Split = Literal["train", "validation", "test", "extra"]
+"""What a case is used for; extra ones join trainings, and decide nothing but what is learnt."""
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+"""What the cases of every cohort are divided into; extra ones are more than that."""
 PairRule = Literal["listed", "within", "between"]
 """listed: those of ``pairs.csv``. within: two modalities of one case. between: scans of two different cases."""
 FILES = ("image", "labels", "mask", "landmarks")
@@ -103,6 +105,11 @@ class Cohort:
     def cases(self) -> tuple[str, ...]:
         """In order."""
         return tuple(dict.fromkeys(scan.case for scan in self.scans))
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """To tell of: those of every cohort, and extra where there are such scans."""
+        return (*SPLITS, "extra") if any(scan.split == "extra" for scan in self.scans) else SPLITS
 
     def of_split(self, split: Split) -> Cohort:
         """The part that is used for one purpose."""

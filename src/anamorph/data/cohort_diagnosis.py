@@ -1,7 +1,8 @@
 """What a cohort holds, and what is wrong with it: in its files, between them, and as a whole.
 
-A scan is compared with the others of its modality by medians, from three scans on. Images count as the same by their
-values, so that a copy in another format, or under another header, is found as well.
+A scan is compared with the others of its modality by medians, from three scans on; the labels of extra scans, which
+may have only some, are compared among themselves. Images count as the same by their values, so that a copy in another
+format, or under another header, is found as well.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import cast
 
 import numpy as np
 
-from anamorph.data.cohort import SPLITS, Cohort, Pair, Scan
+from anamorph.data.cohort import SPLITS, Cohort, Pair, Scan, Split
 from anamorph.data.cohort_facts import Reading, ScanFacts, describe_scan, warning
 from anamorph.data.cohort_files import write_cohort
 from anamorph.data.diagnosis import Content, Problem, fix, problems_of
@@ -102,7 +103,8 @@ def describe_cohort(cohort: Cohort, policy: ReadPolicy | None = None, progress: 
     found.problems += [problem for pair in cohort.listed for problem in _of_pair(pair, grid_of[pair.fixed], policy)]
     for modality in cohort.modalities:
         _add_outliers(found.of_modality(modality))
-    _add_label_exceptions(found.labelled)
+    for extra in (False, True):
+        _add_label_exceptions([facts for facts in found.labelled if (facts.scan.split == "extra") is extra])
     return found
 
 
@@ -146,6 +148,14 @@ def _of_the_whole(found: CohortFacts) -> Iterator[Problem]:
         for modality in cohort.modalities:
             if len(found.of_modality(modality)) == 1:
                 yield warning("W-COH-020", f"one scan only of modality {modality}")
+    learnt, extra = (_labels_of(found, split) for split in ("train", "extra"))
+    if extra and (absent := sorted(learnt - extra)):
+        told = f"label {listed([str(label) for label in absent])} of the training scans in no extra scan"
+        yield warning("W-COH-053", f"{told}: it would be left out of the plan")
+
+
+def _labels_of(found: CohortFacts, split: Split) -> set[int]:
+    return {label for facts in found.labelled if facts.scan.split == split for label in facts.volumes or ()}
 
 
 def _of_pair(pair: Pair, grid: Grid | None, policy: ReadPolicy) -> list[Problem]:

@@ -6,7 +6,7 @@ table           column                   holds
 ``cohort.csv``  case, modality           names that make the file names of everything derived from the scan
 ..              image                    file, relative to the table's folder
 ..              labels, mask, landmarks  files, where there are any
-..              split                    train (also where empty), validation or test
+..              split                    train (also where empty), validation, test or extra
 ``pairs.csv``   fixed_case, ...          fixed_modality, moving_case, moving_modality: two scans of one split
 ..              displacement             file of the true map on the fixed grid, where it is known
 ``labels.csv``  label, name              what a value of the label maps is called
@@ -24,8 +24,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import get_args
 
-from anamorph.data.cohort import FILES, SPLITS, Cohort, Pair, Scan, Split, subject_of
+from anamorph.data.cohort import FILES, Cohort, Pair, Scan, Split, subject_of
 from anamorph.data.cohort_table import Table, header_of
 from anamorph.data.files import atomic_write
 from anamorph.data.landmark_formats import FORMULA, listed
@@ -168,14 +169,15 @@ def split_of(word: str, where: str, path: Path) -> Split:
     Raises:
         InputError: E-COH-003, another word.
     """
-    for split in SPLITS:
+    words: tuple[Split, ...] = get_args(Split)
+    for split in words:
         if word == split:
             return split
     if not word:
         return "train"
-    near = get_close_matches(word.lower(), SPLITS, n=1, cutoff=0.3)
+    near = get_close_matches(word.lower(), words, n=1, cutoff=0.3)
     do = f"did you mean {near[0]}?" if near else ""
-    expected = f"{', '.join(SPLITS)} or nothing"
+    expected = f"{', '.join(words)} or nothing"
     raise InputError("E-COH-003", f"{where}: split {word[:40]!r}", file=path, expected=expected, do=do)
 
 

@@ -47,14 +47,14 @@ ITERATIONS = 60
 
 @torch.no_grad()
 def augment(
-    batch: Batch, augmentation: Augmentation, seeds: Sequence[int], spacing: Sequence[float] | None = None
+    batch: Batch, augmentation: Augmentation, seeds: Sequence[int | None], spacing: Sequence[float] | None = None
 ) -> dict[str, Tensor]:
     """A batch with random changes; tensors that nothing happens to are the very same.
 
     Args:
         batch: pairs or cases, as in ``methods/base.py``, on any device.
         augmentation: kinds and sizes.
-        seeds: one an item.
+        seeds: one an item; None for one that stays as it is.
         spacing: mm per voxel of the grid, for rotations; cubes if absent.
     """
     images = [name for name in BELONGINGS if name in batch]
@@ -63,6 +63,8 @@ def augment(
         raise ValueError(f"one seed an item, found {len(seeds)} for {len(first)}")
     changed: dict[str, dict[int, Tensor]] = {}
     for item, seed in enumerate(seeds):
+        if seed is None:
+            continue
         generator = torch.Generator().manual_seed(seed)
         maps = spatial_displacements(augmentation, first.shape[2:], len(images), generator, spacing, first.device)
         for name, displacement in zip(images, maps, strict=True):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import PurePath
 
 from anamorph.data.cohort import Cohort, subject_of
-from anamorph.errors import AnamorphError, InputError, warn
+from anamorph.data.files import read_labels
+from anamorph.data.image import ReadPolicy
+from anamorph.data.landmark_formats import listed
+from anamorph.data.plan import Plan
+from anamorph.errors import AnamorphError, AnamorphWarning, InputError, warn
 
 NAMED = 3
 """Scans that one message names."""
@@ -35,7 +41,7 @@ def check_cohort(cohort: Cohort) -> None:
         if len(found) > 1:
             raise _contradiction(f"subject {subject} in {' and '.join(sorted(found))}", "one split for each subject")
     train, validation = cohort.of_split("train"), cohort.of_split("validation")
-    if len(train.cases) == 1:
+    if len(train.cases) == 1 and not cohort.of_split("extra").scans:
         warn("W-COH-047", f"one training case ({train.cases[0]}): what is learnt holds for it alone")
     if train.scans and not validation.scans:
         warn("W-COH-047", "no validation scans: a training cannot tell which epoch is best")
@@ -66,6 +72,43 @@ def refuse_leaks(cohort: Cohort, hashes: Mapping[str, str]) -> None:
             )
         if other is not scan:
             warn("W-COH-049", f"{scan.name} is the very image of {other.name}", file=scan.image)
+
+
+def without_unlabelled(
+    plan: Plan, cohort: Cohort, policy: ReadPolicy, progress: Callable[[str, float], None] | None
+) -> Plan:
+    """The plan without labels that no extra scan has: those would be learnt as background wherever they are in them.
+
+    Extra scans without labels decide nothing, nor do labels that cannot be read.
+
+    Args:
+        plan: with the labels of the training scans.
+        cohort: whose extra scans.
+        policy: how to read files.
+        progress: told the stage and how much of it is done.
+
+    Warns:
+        W-COH-053: labels that are left out.
+    """
+    files = [scan.labels for scan in cohort.of_split("extra").scans if scan.labels is not None]
+    absent, count = dict(plan.labels), 0
+    with warnings.catch_warnings():  # what is odd about a file is told when it is prepared
+        warnings.simplefilter("ignore", AnamorphWarning)
+        for done, file in enumerate(files if absent else ()):
+            if progress is not None:
+                progress("labels of extra scans", done / len(files))
+            with suppress(AnamorphError):
+                present = read_labels(file, policy).values()
+                absent = {label: name for label, name in absent.items() if label not in present}
+                count += 1
+            if not absent:
+                break
+    if not count or not absent:
+        return plan
+    named = listed([f"{label} ({name})" for label, name in absent.items()])
+    found = f"label {named} of the training scans in none of {count} labelled extra scans"
+    warn("W-COH-053", f"{found}: left out of the plan, since extra scans would teach that it is background")
+    return plan.model_copy(update={"labels": {k: v for k, v in plan.labels.items() if k not in absent}})
 
 
 def refuse_or_warn(cohort: Cohort, failed: Mapping[str, AnamorphError], skip_bad: bool) -> None:

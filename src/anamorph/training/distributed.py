@@ -13,7 +13,7 @@ the end of an epoch all take those of the first. Every process must see the outp
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from types import TracebackType
 
@@ -107,6 +107,26 @@ class Processes:
         *parts, present = total.split([*(p.numel() for p in chosen), len(chosen)])
         for parameter, part, number in zip(chosen, parts, present.tolist(), strict=True):
             parameter.grad = part.view_as(parameter) if number else None
+
+    def of_each(self, tensors: Sequence[Tensor], count: int) -> Iterator[list[Tensor]]:
+        """The tensors of the first ``count`` processes, one process after the other; all processes are given all.
+
+        Args:
+            tensors: of this process; of the same shapes and types in each.
+            count: of the processes to hear.
+
+        Raises:
+            ResourceError: E-TRN-005, another process has died.
+        """
+        for process in range(count):
+            if self.count == 1:
+                yield list(tensors)
+                continue
+            try:
+                found = [broadcast(tensor.contiguous().clone(), from_process=process) for tensor in tensors]
+            except RuntimeError as error:
+                raise _lost(error) from error
+            yield found  # pyright: ignore[reportReturnType]  (a tensor gives a tensor)
 
     def share(self, tensors: Iterable[Tensor]) -> None:
         """Give every process the first one's values, in place."""

@@ -48,6 +48,9 @@ Progress = Callable[[str, float], None]
 OnCase = Callable[[str, str, Sequence[Score]], None]
 MADE_BY_COHORT = ("cohort", "gathered", "remapped", "more", "prepared", "runs", "rows")
 """What another cohort or preparation makes void."""
+CONSISTENCY = ("mice", "ic_")
+TOPOLOGY = ("components", "holes", "tunnels", "cavities", "stray", "betti", "topological", "atlas_betti")
+"""Beginnings of metrics that are measured where a table asks for them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,9 +156,10 @@ def _evaluated(
         return evaluate_registration(spread(pairs, judged.most_items), registrars, folder, **told)
     scans = [scan for scan in part.scans if scan.labels is not None and _wanted(scan.name, judged.groups)]
     scans = spread(scans, judged.most_items)
-    consistency = any(metric.startswith(("mice", "ic_")) for metric in judged.metrics)
+    consistency = any(metric.startswith(CONSISTENCY) for metric in judged.metrics)
+    topology = any(metric.startswith(TOPOLOGY) for metric in judged.metrics)
     segmenters = [contenders.segmenting_model(model, name, consistency=consistency) for name, model in rows.items()]
-    return evaluate_segmentation(scans, segmenters, folder, **told)
+    return evaluate_segmentation(scans, segmenters, folder, topology=topology, **told)
 
 
 def _wanted(name: str, groups: Mapping[str, str]) -> bool:

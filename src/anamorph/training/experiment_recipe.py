@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from anamorph.data.cohort import Split
 from anamorph.data.configuration import merged, read_configuration, refusal
 from anamorph.errors import ConfigurationError
-from anamorph.inference.model_variants import INITIAL
+from anamorph.inference.model_variants import INITIAL, ZERO
 from anamorph.training.configuration import PairChoice
 from anamorph.training.prepare import PreparationSettings
 
@@ -137,7 +137,8 @@ class RowRecipe(BaseModel):
     settings: dict[str, JsonValue] = {}
     """Of the method at test time, as far as they differ from the training's."""
     networks: dict[str, str] = {}
-    """Network of the method -> TRAINING.NETWORK whose weights it has instead, or initial for those before training."""
+    """Network of the method -> TRAINING.NETWORK whose weights it has instead, initial for those before training, or
+    zero for none: a spatial transformer of zeros moves nothing."""
 
 
 class EvaluationRecipe(BaseModel):
@@ -199,7 +200,7 @@ class Experiment(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Experiment:
         for name, row in self.rows.items():
-            sources = {source.partition(".")[0] for source in row.networks.values() if source != INITIAL}
+            sources = {source.partition(".")[0] for source in row.networks.values() if source not in (INITIAL, ZERO)}
             if unknown := sorted({row.of or name, *sources} - self.train.keys()):
                 raise ValueError(f"row {name} is of {unknown[0]!r}, which is not trained")
         if self.evaluate.task == "segment" and (self.evaluate.methods or self.evaluate.peers):

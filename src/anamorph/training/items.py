@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -14,10 +14,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from anamorph.data.cohort import PairRule, Split
+from anamorph.data.landmark_formats import listed
 from anamorph.data.plan import Plan
 from anamorph.data.prepared import PreparedCohort, PreparedScan
 from anamorph.errors import InputError
-from anamorph.training.configuration import PairChoice
+from anamorph.methods import METHODS
+from anamorph.training.configuration import PairChoice, TrainingConfiguration
 
 HostBatch = dict[str, np.ndarray]
 """A batch as it is stored: images float32, labels int16 and masks uint8 without channels."""
@@ -27,7 +29,7 @@ SIDES = {"pairs": ("fixed", "moving"), "cases": ("image",)}
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """Pairs or cases of one split.
+    """Pairs or cases of one split, or of the training split and the extra one.
 
     Args:
         kind: which of the two.
@@ -35,6 +37,7 @@ class Items:
         index: items x 2 (fixed, moving) or items x 1: rows of ``scans``.
         plan: of the cohort.
         keep: whether tensors stay in memory once they are read.
+        extra: how many of them, the last, are of the split extra.
     """
 
     kind: Literal["pairs", "cases"]
@@ -42,10 +45,16 @@ class Items:
     index: np.ndarray
     plan: Plan
     keep: bool = False
+    extra: int = 0
     _kept: dict[int, dict[str, np.ndarray]] = field(init=False, default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def main(self) -> int:
+        """How many are not extra."""
+        return len(self) - self.extra
 
     def name(self, item: int) -> str:
         """``CASE_MODALITY``, or two of them joined as ``Pair.name`` does."""
@@ -138,6 +147,34 @@ def choose_items(
     return Items(kind, scans, index, prepared.plan)
 
 
+def choose_extra_items(prepared: PreparedCohort, configuration: TrainingConfiguration, pairs: PairChoice) -> Items:
+    """The items of the split extra that are learnt from; where labels alone teach, those that have some.
+
+    Args:
+        prepared: where they are looked for.
+        configuration: of the training.
+        pairs: its choice, with the rule spelled out.
+
+    Raises:
+        InputError: E-TRN-013, a method that segments would learn as background what is labelled in none of them.
+    """
+    method = METHODS[configuration.method]
+    if not configuration.schedule.extra:
+        return Items(method.items, (), np.empty((0, len(SIDES[method.items])), np.int32), prepared.plan)
+    items = choose_items(prepared, "extra", method.items, pairs, configuration.modality)
+    if "segment" in method.tasks:
+        _refuse_unlabelled_classes(items, prepared)
+    return replace(items, index=items.index[items.labelled]) if method.tasks == ("segment",) else items
+
+
+def with_extra(items: Items, extra: Items) -> Items:
+    """The items of the training split, then extra ones; the very same where there are none."""
+    if not len(extra):
+        return items
+    index = np.concatenate([items.index, extra.index + len(items.scans)])
+    return replace(items, scans=items.scans + extra.scans, index=index, extra=len(extra))
+
+
 def resolved(pairs: PairChoice, prepared: PreparedCohort) -> PairChoice:
     """The choice with its rule spelled out."""
     if pairs.rule is not None:
@@ -190,6 +227,20 @@ def on_device(batch: HostBatch, device: torch.device) -> dict[str, Tensor]:
             tensor = tensor.to(torch.float32).unsqueeze(1)
         tensors[name] = tensor
     return tensors
+
+
+def _refuse_unlabelled_classes(items: Items, prepared: PreparedCohort) -> None:
+    """Refuse labels of the plan that none of the labelled extra scans has (E-TRN-013)."""
+    found = [classes for row in items.used if (classes := items.scans[row].classes) is not None]
+    present = {number for classes in found for number in classes}
+    labels = items.plan.labels.items()
+    absent = [f"{label} ({name})" for number, (label, name) in enumerate(labels, 1) if number not in present]
+    if found and absent:
+        raise InputError(
+            "E-TRN-013", f"label {listed(absent)} in none of {len(found)} labelled extra scans", file=prepared.folder,
+            expected="each in some, since elsewhere it is learnt as background",
+            do="delete it from plan.yaml and prepare again, or give these scans the split train",
+        )  # fmt: skip
 
 
 def _modalities(pairs: PairChoice) -> tuple[str | None, str | None]:

@@ -50,6 +50,8 @@ class Listener:
         """Told before the first step."""
         task, count = self.task, sum(tensor.numel() for tensor in learner.method.parameters())
         rule = f" ({task.configuration.pairs.rule})" if task.training.kind == "pairs" else ""
+        if len(task.extra):
+            rule += f" with {task.sampler.drawn} of {len(task.extra)} extra ones an epoch"
         processes = learner.processes
         where = processes.device.type + (f", {processes.count} processes" if processes.count > 1 else "")
         self._say(f"method: {task.configuration.method}, {_short(count)} parameters, on {where}")

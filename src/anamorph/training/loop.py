@@ -29,13 +29,13 @@ from anamorph.training.configuration import Machine, TrainingConfiguration
 from anamorph.training.distributed import Processes
 from anamorph.training.history import History
 from anamorph.training.interruption import Interrupted, Interruption, held_back
-from anamorph.training.items import HostBatch, on_device
+from anamorph.training.items import HostBatch, on_device, with_extra
 from anamorph.training.learner import Learner
 from anamorph.training.listener import Listener
 from anamorph.training.reading import Pass, Reader
 from anamorph.training.run_folder import TrainingRun, opened
 from anamorph.training.samples import draw_sample
-from anamorph.training.sampling import Sampler, seed_all, share_of
+from anamorph.training.sampling import seed_all, share_of
 from anamorph.training.task import Task
 from anamorph.training.validation import Sample, Validation, sample_of, template_of
 
@@ -76,7 +76,8 @@ def train(
         The folder of the model: the weights that validated best, or the last where nothing could be validated.
 
     Raises:
-        InputError: E-TRN-001 nothing to learn from, E-TRN-002 a file of the cohort is damaged, E-TRN-003 no labels.
+        InputError: E-TRN-001 nothing to learn from, E-TRN-002 a file of the cohort is damaged, E-TRN-003 no labels,
+            E-TRN-013 labels that no extra scan has.
         ConfigurationError: E-TRN-008 another run works in the folder, E-TRN-009 it holds an unfinished training,
             E-TRN-010 that began with other settings, E-TRN-011 or from other data, E-OUT-016 it holds something else.
         ResourceError: E-TRN-005 another process of the training died, E-TRN-007 a reading process did, E-TRN-016 the
@@ -143,11 +144,9 @@ class Loop:
         self.learner, self.task, self.folder, self.machine = learner, task, folder, machine
         self.interruption, self.listener = interruption, listener
         self.schedule, self.processes = task.configuration.schedule, learner.processes
-        self.sampler = Sampler(
-            len(task.training), self.schedule.batch_size, self.schedule.steps_per_epoch, task.configuration.seed
-        )
+        self.sampler = task.sampler
         self.steps = self.schedule.epochs * self.sampler.steps
-        self.reader = Reader(task.training, machine.workers)
+        self.reader = Reader(with_extra(task.training, task.extra), machine.workers)
         most = task.configuration.validation_items
         self.validation = Validation(task.validation, learner.players, most) if len(task.validation) else None
         self.checkpoints = Checkpoints(folder / "checkpoint", self.sampler.steps)
@@ -238,7 +237,11 @@ class Loop:
         tensors, augmentation = on_device(batch, self.processes.device), self.schedule.augmentation
         if augmentation == Augmentation():
             return tensors
-        return augment(tensors, augmentation, self.sampler.item_seeds(positions), self.learner.method.domain.spacing)
+        seeds: list[int | None] = [*self.sampler.item_seeds(positions)]
+        if not self.schedule.augment_extra:
+            items = self.sampler.items(positions)
+            seeds = [seed if item < self.sampler.count else None for item, seed in zip(items, seeds, strict=True)]
+        return augment(tensors, augmentation, seeds, self.learner.method.domain.spacing)
 
     def _read_ahead(self) -> Iterator[HostBatch | None]:
         """This process's part of every batch from the next step on."""
@@ -258,6 +261,7 @@ class Loop:
         learner, state = self.learner, self.learner.state
         epoch, row, best = state.epoch + 1, learner.row(), False
         if not state.hooked:
+            self.processes.share(learner.method.buffers())
             learner.method.eval()
             learner.method.after_epoch(state.epoch, self._everything())
             state.hooked = True
@@ -278,7 +282,7 @@ class Loop:
 
     def _everything(self) -> Pass:
         """The training batches as a method's hooks see them."""
-        return Pass(self.reader.items, self.schedule.batch_size, self.processes.device)
+        return Pass(self.reader.items, self.schedule.batch_size, self.processes)
 
     def _between_items(self, done: float) -> None:
         if self.processes.any(self.interruption.pending):

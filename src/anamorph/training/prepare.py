@@ -25,7 +25,7 @@ from anamorph.data.plan import Plan
 from anamorph.data.prepared import PreparedCohort, PreparedScan, write_index
 from anamorph.errors import AnamorphError, ConfigurationError, InputError, IntegrityError, NumericalError
 from anamorph.training.alignment import middle_of_given, middle_of_reference, reference_scan, scans_together
-from anamorph.training.cohort_rules import check_cohort, refuse_leaks, refuse_or_warn
+from anamorph.training.cohort_rules import check_cohort, refuse_leaks, refuse_or_warn, without_unlabelled
 from anamorph.training.preparation_settings import PreparationSettings
 from anamorph.training.scan_warnings import ScanWarnings
 from anamorph.training.tensors import Alignment, Reader, Sources, prepare_scan
@@ -57,6 +57,9 @@ def plan_for(
             unknown reference; E-COH-048, alignment settings that belong to another alignment, or a bound for a grid
             that is planned already.
         InputError: as in ``propose_plan`` and, for what all are aligned to, ``read``.
+
+    Warns:
+        As ``propose_plan``; W-COH-053: labels of the training scans that no extra scan has, left out.
     """
     policy, decided, file = policy or ReadPolicy(), settings.fields_of_plan(), out / "plan.yaml"
     before = load(Plan, file) if file.exists() else None
@@ -69,6 +72,7 @@ def plan_for(
         bound = settings.max_voxels or MAX_VOXELS
         decided["modalities"] = settings.intensities or {}
         plan = propose_plan(cohort, decided, max_voxels=bound, policy=policy, progress=progress)
+        plan = without_unlabelled(plan, cohort, policy, progress)
     else:
         if settings.max_voxels is not None:
             do = "say --shape and --spacing, or move plan.yaml away"
@@ -111,7 +115,8 @@ def prepare(
 
     Warns:
         W-COH-047: no validation scans, or one training case. W-COH-048: a scan left out. W-COH-049: one image twice.
-        W-COH-044 to W-COH-046: nothing to see, unknown labels, labels lost on the network's grid.
+        W-COH-044 to W-COH-046: nothing to see, unknown labels, labels lost on the network's grid. W-COH-053: labels
+        that no extra scan has.
     """
     settings, policy = settings or PreparationSettings(), policy or ReadPolicy()
     tell = progress or (lambda stage, done: None)

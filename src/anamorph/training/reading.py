@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from anamorph.errors import InputError, ResourceError
 from anamorph.inference.memory import available_memory
+from anamorph.training.distributed import Processes
 from anamorph.training.items import HostBatch, Items, on_device
 
 SHARE_OF_MEMORY = 0.25
@@ -152,12 +153,39 @@ def _unwrapped(result: HostBatch | dict[str, Any]) -> HostBatch:
 
 
 class Pass:
-    """The training batches without augmentation, in the order of the items; one pass each time it is iterated."""
+    """The training batches without augmentation, in the order of the items; one pass each time it is iterated.
 
-    def __init__(self, items: Items, batch_size: int, device: torch.device) -> None:
-        self.items, self.batch_size, self.device = items, batch_size, device
+    Extra items are not among them.
+
+    Args:
+        items: to read from.
+        batch_size: of each but the last.
+        processes: who share what is computed.
+    """
+
+    def __init__(self, items: Items, batch_size: int, processes: Processes) -> None:
+        self.items, self.batch_size, self.processes = items, batch_size, processes
+
+    def __len__(self) -> int:
+        return -(-self.items.main // self.batch_size)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        for first in range(0, len(self.items), self.batch_size):
-            chosen = range(first, min(first + self.batch_size, len(self.items)))
-            yield on_device(self.items.load(chosen), self.device)
+        return (self._batch(number) for number in range(len(self)))
+
+    def computed(self, compute: Callable[[dict[str, Tensor]], Sequence[Tensor]]) -> Iterator[Sequence[Tensor]]:
+        """What is computed of each batch, in order; the processes take turns, and all are given everything.
+
+        Args:
+            compute: of a batch; tensors of the same shapes and types for every batch.
+        """
+        mine: Sequence[Tensor] = ()
+        for first in range(0, len(self), self.processes.count):
+            number, left = first + self.processes.index, min(self.processes.count, len(self) - first)
+            if number < len(self) or not mine:  # who has no batch still needs tensors to be given others in
+                mine = compute(self._batch(min(number, len(self) - 1)))
+            yield from self.processes.of_each(mine, left)
+
+    def _batch(self, number: int) -> dict[str, Tensor]:
+        first = number * self.batch_size
+        chosen = range(first, min(first + self.batch_size, self.items.main))
+        return on_device(self.items.load(chosen), self.processes.device)

@@ -69,7 +69,7 @@ def _row(
         if values is None:
             return None
         values = values if values.ndim == len(shape) else values[0]
-        return np.rot90(values[tuple(slice(None) if axis in plane else n // 2 for axis, n in enumerate(shape))])
+        return _shown(values[tuple(slice(None) if axis in plane else n // 2 for axis, n in enumerate(shape))])
 
     def panel(image: str, classes: str = "") -> Image.Image:
         values = cut(image)
@@ -128,4 +128,9 @@ def _grid(
         lines = (here.reshape([-1, 1] if place == 0 else [1, -1]) + fine) / between
         off = np.abs(lines - np.round(lines)) * between * per_voxel
         value = np.maximum(value, np.clip(1.5 - off, 0, 1))
-    return Image.fromarray((255 * np.rot90(value)).astype(np.uint8)).convert("RGB")
+    return Image.fromarray((255 * _shown(value)).astype(np.uint8)).convert("RGB")
+
+
+def _shown(values: np.ndarray) -> np.ndarray:
+    """A plane of two axes of RAS as rows and columns: the patient's right is on the left, as in all other pages."""
+    return values.T[::-1, ::-1]

@@ -3,6 +3,9 @@
 Positions count through the whole training. The items of a pass are a permutation that follows from the seed and the
 number of the pass; every random number follows from the seed and a position. So a run that was stopped continues with
 the very items it would have had, on any number of processes.
+
+Extra items stand in one random order, as on a ring, and every pass takes the next of them: none comes twice in a pass,
+and all have had their turn before one comes again.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-ORDER, ITEM, STEP = range(3)
+ORDER, ITEM, STEP, EXTRA = range(4)
 """What a random number is for, so that no two draws coincide."""
 
 
@@ -24,36 +27,42 @@ class Sampler:
     """The order of the items.
 
     Args:
-        count: of the items.
+        count: of the items that every pass has.
         batch_size: items of a step, over all processes.
         steps_per_epoch: batches of an epoch; a whole pass, with a smaller last batch if need be, where absent.
         seed: of everything.
+        extra: number of the extra items, which are numbered after the others.
+        drawn: extra items of a pass, at most all.
     """
 
     count: int
     batch_size: int
     steps_per_epoch: int | None = None
     seed: int = 0
+    extra: int = 0
+    drawn: int = 0
+
+    @property
+    def size(self) -> int:
+        """Items of a pass."""
+        return self.count + self.drawn
 
     @property
     def steps(self) -> int:
         """Of an epoch."""
-        return self.steps_per_epoch or -(-self.count // self.batch_size)
+        return self.steps_per_epoch or -(-self.size // self.batch_size)
 
     def positions(self, step: int) -> range:
         """Of a step's items. Without ``steps_per_epoch`` an epoch is one pass; with it, passes go on across epochs."""
         if self.steps_per_epoch is not None:
             return range(step * self.batch_size, (step + 1) * self.batch_size)
         epoch, number = divmod(step, self.steps)
-        first = epoch * self.count + number * self.batch_size
-        return range(first, min(first + self.batch_size, (epoch + 1) * self.count))
+        first = epoch * self.size + number * self.batch_size
+        return range(first, min(first + self.batch_size, (epoch + 1) * self.size))
 
     def items(self, positions: Sequence[int]) -> list[int]:
         """The item at each position."""
-        return [
-            int(_order(self.seed, number, self.count)[place])
-            for number, place in (divmod(position, self.count) for position in positions)
-        ]
+        return [self._item(*divmod(position, self.size)) for position in positions]
 
     def item_seeds(self, positions: Sequence[int]) -> list[int]:
         """One an item, whatever batch or process it is in."""
@@ -62,6 +71,14 @@ class Sampler:
     def step_seed(self, step: int, process: int) -> int:
         """Of what a step draws, as dropout: apart for each process."""
         return _seed(self.seed, STEP, step, process)
+
+    def _item(self, number: int, place: int) -> int:
+        """The item at a place of a pass."""
+        item = int(_order(self.seed, number, self.size)[place])
+        if item < self.count:
+            return item
+        turn = number * self.drawn + item - self.count
+        return self.count + int(_ring(self.seed, self.extra)[turn % self.extra])
 
 
 def share_of(positions: range, process: int, processes: int) -> range:
@@ -90,6 +107,11 @@ def seed_all(seed: int, device: torch.device) -> None:
 @lru_cache(maxsize=2)
 def _order(seed: int, number: int, count: int) -> np.ndarray:
     return np.random.default_rng((seed, ORDER, number)).permutation(count)
+
+
+@lru_cache(maxsize=1)
+def _ring(seed: int, count: int) -> np.ndarray:
+    return np.random.default_rng((seed, EXTRA)).permutation(count)
 
 
 def _seed(*place: int) -> int:

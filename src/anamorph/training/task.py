@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from anamorph.inference.model_folder import domain_of
 from anamorph.methods import METHODS
 from anamorph.methods.base import Method
 from anamorph.training.configuration import TrainingConfiguration
-from anamorph.training.items import Items, choose_items, refuse_nothing, resolved
+from anamorph.training.items import Items, choose_extra_items, choose_items, refuse_nothing, resolved
+from anamorph.training.sampling import Sampler
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +30,7 @@ class Task:
         folder: of the prepared cohort.
         configuration: with the rule of pairs spelled out.
         plan: of the cohort; the modality of the fixed images is the first, where one was chosen.
-        training, validation: the items.
+        training, extra, validation: the items of each split; those of extra that are learnt from.
         data: digest of plan and index.
     """
 
@@ -36,6 +38,7 @@ class Task:
     configuration: TrainingConfiguration
     plan: Plan
     training: Items
+    extra: Items
     validation: Items
     data: str
 
@@ -44,7 +47,8 @@ class Task:
         """The items that a configuration asks for.
 
         Raises:
-            InputError: E-TRN-001, there are none; E-TRN-002, a file of theirs is damaged; E-TRN-003, no labels.
+            InputError: E-TRN-001, there are none; E-TRN-002, a file of theirs is damaged; E-TRN-003, no labels;
+                E-TRN-013, labels that no extra scan has.
         """
         kind = METHODS[configuration.method]
         pairs, modality = configuration.pairs, configuration.modality
@@ -55,11 +59,20 @@ class Task:
             choose_items(prepared, split, kind.items, pairs, modality) for split in ("train", "validation")
         )
         refuse_nothing(training, prepared, pairs, modality, teaches=kind.tasks == ("segment",))
-        for items in (training, validation):
+        extra = choose_extra_items(prepared, configuration, pairs)
+        for items in (training, extra, validation):
             items.check()
         digest = "-".join(sha256(prepared.folder / name) for name in ("plan.yaml", "index.json"))
         plan = _fixed_first(prepared.plan, pairs.fixed_modality)
-        return cls(prepared.folder, configuration, plan, training, validation, digest)
+        return cls(prepared.folder, configuration, plan, training, extra, validation, digest)
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """The order of the training items and of the extra ones, which are numbered after them."""
+        schedule, count, extra = self.configuration.schedule, len(self.training), len(self.extra)
+        drawn = min(extra, round(schedule.extra * count))
+        seed = self.configuration.seed
+        return Sampler(count, schedule.batch_size, schedule.steps_per_epoch, seed, extra, drawn)
 
     def method(self) -> Method:
         """The method before training; its weights are drawn from torch's generator."""
@@ -67,19 +80,23 @@ class Task:
         return kind(self.configuration.settings, domain_of(self.plan))
 
     def warn_of_gaps(self) -> None:
-        """Say that nothing can be validated."""
+        """Say that nothing can be validated, or extra scans are of no use."""
         if not len(self.validation):
             found = "no validation items: the last weights are kept"
             warn("W-TRN-012", f"{found}, good or not; give some cases the split validation")
+        if self.extra.scans and not len(self.extra):
+            found = f"none of {len(self.extra.scans)} extra scans can be learnt from"
+            warn("W-TRN-013", f"{found}; look at their labels, modalities and pairs")
 
     def facts(self, trained: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any]:
         """What the model's card tells."""
         schedule = self.configuration.schedule.model_dump(mode="json")
         facts: dict[str, Any] = {
-            "spacings": _spacings([self.training.scans[row] for row in self.training.used]),
+            "spacings": _spacings([part.scans[row] for part in (self.training, self.extra) for row in part.used]),
             "trained": {
                 "items": len(self.training),
                 "scans": len(self.training.used),
+                **({"extra_items": len(self.extra)} if len(self.extra) else {}),
                 "validation_items": len(self.validation),
                 "seed": self.configuration.seed,
                 **trained,
