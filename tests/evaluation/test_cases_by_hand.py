@@ -18,6 +18,7 @@ from anamorph.evaluation.cases import (
 )
 from anamorph.evaluation.consistency import inverse_consistency_scores
 from anamorph.evaluation.metrics import FAILED, LEADING, METRICS, metric_of
+from anamorph.evaluation.topology import topology, topology_scores
 
 SHIFT = np.array([2.0, 0.0, -3.0])
 SPACING = (1.0, 2.0, 3.0)
@@ -134,7 +135,13 @@ def every_row():
         *inverse_consistency_scores(labels, still, np.eye(3), still, np.eye(3)),
         *cost_scores(1.0, "cpu", 1.0),
         *cost_scores(1.0, "gpu", None, 1.0),
+        *topology_scores(labels, truth=labels, atlas={1: topology(labels == 1)}),
+        *topology_scores(np.ones((3, 3, 3), np.int64)),
     ]
+
+
+COUNTS = ("components", "holes", "tunnels", "cavities")
+"""Of which nobody knows what is better without the truth."""
 
 
 def test_every_metric_is_known_by_its_name_and_unit():
@@ -143,7 +150,7 @@ def test_every_metric_is_known_by_its_name_and_unit():
         known = about.title in {metric.title for metric in METRICS.values()} or about.title.startswith("NSD")
         assert known or ", " in about.title, row.metric
         assert about.unit == row.unit, row.metric
-        assert about.higher_is_better is not None or row.metric.startswith("jacobian"), row.metric
+        assert about.higher_is_better is not None or row.metric.startswith(("jacobian", *COUNTS)), row.metric
 
 
 def test_every_metric_is_explained_on_its_page():

@@ -101,3 +101,45 @@ def test_labels_are_told_apart_and_an_empty_one_says_so() -> None:
         "cavities",
         "stray_voxels",
     }
+
+
+def scored(labels: np.ndarray, **more) -> dict[tuple[str, str], tuple[float, str]]:
+    rows = topology_scores(labels, {1: "ring", 2: "dot"}, **more)
+    return {(row.metric, row.label): (row.value, row.reason) for row in rows}
+
+
+def test_the_topology_is_compared_with_the_truths_and_an_atlas() -> None:
+    truth = np.zeros((9, 9), np.int64)
+    truth[1:6, 1:6] = 1
+    truth[3, 3] = 0
+    broken = truth.copy()
+    broken[3, 4:6] = 0  # the ring is open,
+    broken[7:9, 7] = 1  # and there are two pieces more
+    broken[7, 1] = 1
+    found = scored(broken, truth=truth, atlas={1: Topology(1, 1, 0, 99, 0)})
+    assert found["components", "ring"] == (3, "")
+    assert found["betti_error", "ring"] == found["atlas_betti_error", "ring"] == (3, "")
+    assert found["topological_success", "ring"] == (0, "")
+    # Nothing was to be found of the other, and nothing was.
+    for metric in ("components", "holes", "stray_voxels", "betti_error", "topological_success"):
+        value, reason = found[metric, "dot"]
+        assert (math.isnan(value), reason) == (True, "empty in both images")
+    assert ("atlas_betti_error", "dot") not in found
+    assert scored(truth, truth=truth)["topological_success", "ring"] == (1, "")
+
+
+def test_a_structure_that_is_missed_or_invented_is_wrong_by_all_of_it() -> None:
+    ring, nothing = np.zeros((5, 5), np.int64), np.zeros((5, 5), np.int64)
+    ring[1:4, 1:4] = 1
+    ring[2, 2] = 0
+    for found in (scored(nothing, truth=ring), scored(ring, truth=nothing)):
+        assert found["betti_error", "ring"] == (2, "")
+        assert found["topological_success", "ring"] == (0, "")
+    missed = scored(nothing, truth=ring)["components", "ring"]
+    assert (math.isnan(missed[0]), missed[1]) == (True, "no voxel has this label")
+
+
+def test_cavities_count() -> None:
+    hollow = (BALL & (RADIUS > 3)).astype(np.int64)
+    found = {row.metric: row.value for row in topology_scores(hollow, {1: "ball"}, truth=BALL.astype(np.int64))}
+    assert (found["components"], found["cavities"], found["betti_error"]) == (1, 1, 1)

@@ -48,7 +48,12 @@ TABLES = [
     pytest.param(HEADER + "a,t1,a.nii,,tr\n", "E-COH-003", "did you mean train", id="tr"),
     pytest.param(HEADER + "a,t1,a.nii,,Train\n", "E-COH-003", "did you mean train", id="capital"),
     pytest.param(HEADER + "a,t1,a.nii,,ts\n", "E-COH-003", "did you mean test", id="ts"),
-    pytest.param(HEADER + "a,t1,a.nii,,1\n", "E-COH-003", "split '1', expected train, validation, test", id="number"),
+    pytest.param(
+        HEADER + "a,t1,a.nii,,1\n",
+        "E-COH-003",
+        "split '1', expected train, validation, test, extra",
+        id="number",
+    ),
     pytest.param(HEADER + "../x,t1,a.nii,,\n", "E-COH-004", "line 2: case '../x'", id="S10-climbing"),
     pytest.param(HEADER + "..,t1,a.nii,,\n", "E-COH-004", "line 2: case '..'", id="S10-dots"),
     pytest.param(HEADER + "a,t1/t2,a.nii,,\n", "E-COH-004", "modality 't1/t2'", id="S10-slash"),

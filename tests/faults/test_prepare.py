@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from anamorph.data.cohort import Cohort
+from anamorph.data.cohort import Cohort, Split
 from anamorph.data.files import read, read_labels, write
 from anamorph.data.image import Image, Labelmap
 from anamorph.data.prepared import PreparedCohort
@@ -97,6 +97,43 @@ def test_p04_the_same_image_in_two_splits_is_a_leak(cohort: Cohort, tmp_path: Pa
     assert "c4_t1 (test) is the very image of c0_t1 (train)" in line
     assert not (tmp_path / "out").exists()
     refused(cohort, tmp_path / "out", "E-COH-051", skip_bad=True)
+
+
+def test_p04_an_extra_case_is_kept_apart_like_any_other(cohort: Cohort, tmp_path: Path) -> None:
+    extra = replace(cohort, scans=(*cohort.scans[:1], replace(cohort.scans[1], split="extra"), *cohort.scans[2:]))
+    cohort.scans[4].image.write_bytes(cohort.scans[1].image.read_bytes())
+    line = refused(extra, tmp_path / "out", "E-COH-051")
+    assert "c4_t1 (test) is the very image of c1_t1 (extra)" in line
+    torn = (*extra.scans[:4], replace(cohort.scans[4], case="c1_ses-2"))
+    refused(replace(cohort, scans=torn), tmp_path / "other", "E-COH-050: .* subject c1 in extra and test")
+
+
+def test_p03_extra_cases_with_only_some_of_the_labels(tmp_path: Path) -> None:
+    """What no extra case has is not learnt: there it would be learnt as background."""
+    splits: tuple[Split, ...] = ("train", "validation", "extra", "extra", "extra")
+    cohort = write_scans(tmp_path / "scans", ndim=2, modalities=("t1",), splits=splits)
+    scans = list(cohort.scans)
+    for scan in scans[2:4]:
+        assert scan.labels is not None
+        labels = read_labels(scan.labels)
+        write(replace(labels, data=torch.where(labels.data == 3, 0, labels.data)), scan.labels)
+    scans[4] = replace(scans[4], labels=None)
+    with pytest.warns(AnamorphWarning) as issued:
+        found = prepare(replace(cohort, scans=tuple(scans)), tmp_path / "out")
+    first, *others = [str(warning.message) for warning in issued]
+    assert first.startswith("W-COH-053: label 3 (label 3) of the training scans in none of 2 labelled extra scans: ")
+    assert {line.partition(":")[0] for line in others} == {"W-COH-045"}
+    assert found.plan.labels == {6: "label 6"}
+    assert [scan.classes for scan in found.scans] == [(1,), (1,), (1,), (1,), None]
+    scans[4] = cohort.scans[4]
+    whole = prepare(replace(cohort, scans=tuple(scans)), tmp_path / "whole")
+    assert list(whole.plan.labels) == [3, 6]
+
+
+def test_p04_one_case_with_extra_ones_is_not_alone(tmp_path: Path) -> None:
+    splits: tuple[Split, ...] = ("train", "validation", "extra")
+    found = prepare(write_scans(tmp_path / "scans", ndim=2, splits=splits), tmp_path / "out")
+    assert found.cohort.splits == ("train", "validation", "test", "extra")
 
 
 def test_p04_an_image_twice_in_one_split_is_told(cohort: Cohort, tmp_path: Path, warns: Callable) -> None:

@@ -14,11 +14,14 @@ from torch import nn
 from anamorph.cli.main import main
 from anamorph.data.files import read_labels, write
 from anamorph.data.image import Image, Labelmap
+from anamorph.data.network_grid import labels_to_native
 from anamorph.data.plan import Intensity, Plan
 from anamorph.data.transform_files import read_transform
+from anamorph.inference import atlas_segmentation, segment
 from anamorph.inference.atlas_folder import atlas_of
 from anamorph.inference.correspondence import labels_in
 from anamorph.inference.model_folder import domain_of, read_model, write_model
+from anamorph.inference.model_variants import with_settings
 from anamorph.methods import METHODS
 
 SHAPE, SPACING, SHIFT = (32, 32), 2.0, np.array([6.0, -4.0])
@@ -83,7 +86,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * float(((a > 0) & (b > 0)).sum()) / float((a > 0).sum() + (b > 0).sum())
 
 
-def found(folder: Path, name: str = "segmentation") -> np.ndarray:
+def read_back(folder: Path, name: str = "segmentation") -> np.ndarray:
     return read_labels(folder / f"{name}.nii.gz").data.numpy()
 
 
@@ -93,7 +96,7 @@ def test_a_refinement_brings_the_atlas_to_the_image(model: Path, case: tuple[Pat
     segmented(image, "--model", model, "--out", out, "--labels", truth)
     real = read_labels(truth)
     by_network, one_pass, refined = (
-        dice(found(out, name), real.data.numpy())
+        dice(read_back(out, name), real.data.numpy())
         for name in ("segmentation_network", "segmentation_one_pass", "segmentation")
     )
     assert by_network > 0.95
@@ -108,7 +111,33 @@ def test_a_refinement_brings_the_atlas_to_the_image(model: Path, case: tuple[Pat
     labels = atlas.labels()
     assert labels is not None
     carried = labels_in(labels, read_transform(out / "atlas_to_image.h5", grid=atlas.grid), real.grid)
-    assert dice(carried.data.numpy(), found(out)) > 0.98  # the map is the one that made the answer
+    assert dice(carried.data.numpy(), read_back(out)) > 0.98  # the map is the one that made the answer
+
+
+def test_what_nobody_looks_at_is_not_brought_onto_the_image(
+    model: Path, case: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brought: list[torch.Tensor] = []
+
+    def counted(probabilities: torch.Tensor, *where: Any) -> Labelmap:
+        brought.append(probabilities)
+        return labels_to_native(probabilities, *where)
+
+    for module in (atlas_segmentation, segment):
+        monkeypatch.setattr(module, "labels_to_native", counted)
+    few = with_settings(read_model(model, "cpu"), {"refinement": {"iterations": 3}})
+    found = segment.segment_with(few, case[0])
+    assert len(brought) == 1
+    assert found.atlas is not None
+    assert not {"network", "one_pass", "to_image"} & vars(found.atlas).keys()
+    assert not vars(found.atlas.found).keys() & {"inverse", "forward", "local"}
+    assert found.atlas.one_pass is found.atlas.one_pass
+    assert len(brought) == 2
+    assert found.atlas.network is not None
+    segmented(case[0], "--model", model, "--out", tmp_path / "out", "--refine", 3)
+    for name, labels in (("one_pass", found.atlas.one_pass), ("network", found.atlas.network)):
+        assert labels is not None
+        assert np.array_equal(read_back(tmp_path / "out", f"segmentation_{name}"), labels.data.numpy())
 
 
 def test_steps_and_smoothness_are_chosen(model: Path, case: tuple[Path, Path], tmp_path: Path) -> None:
@@ -116,12 +145,12 @@ def test_steps_and_smoothness_are_chosen(model: Path, case: tuple[Path, Path], t
     segmented(image, "--model", model, "--out", tmp_path / "none", "--refine", 0)
     segmented(image, "--model", model, "--out", tmp_path / "few", "--refine", 3, "--lambda", 5)
     assert not (tmp_path / "none" / "segmentation_one_pass.nii.gz").exists()
-    assert np.array_equal(found(tmp_path / "none"), found(tmp_path / "few", "segmentation_one_pass"))
+    assert np.array_equal(read_back(tmp_path / "none"), read_back(tmp_path / "few", "segmentation_one_pass"))
     record = json.loads((tmp_path / "few" / "run.json").read_text(encoding="utf-8"))
     assert record["refinement"]["steps"] == 3
     again = ("--config", tmp_path / "few" / "run.json", "--out", tmp_path / "again")
     segmented(image, "--model", model, *again)
-    assert np.array_equal(found(tmp_path / "few"), found(tmp_path / "again"))
+    assert np.array_equal(read_back(tmp_path / "few"), read_back(tmp_path / "again"))
 
 
 def test_a_model_without_an_atlas_does_not_refine(

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from anamorph.data.cohort import Cohort, Pair, Scan
-from anamorph.data.files import write
+from anamorph.data.files import read_labels, write
 from anamorph.data.image import Image, Labelmap
 from anamorph.data.layouts.folders import read_layout
 from anamorph.data.transform_files import write_transform
 from anamorph.errors import InputError
+from anamorph.evaluation.comparison import compare
 from anamorph.inference.contenders import Registered, Registrar, engine, stored_labels, stored_transforms
 from anamorph.inference.evaluate import chosen_pairs, evaluate_registration, evaluate_segmentation, spread
 from anamorph.spatial.transform import Affine
@@ -80,6 +81,22 @@ def test_labels_from_elsewhere(cohort: Cohort, tmp_path: Path) -> None:
     assert [row.value for row in rows if row.metric == "dice_mean"] == [pytest.approx(0.4)]
     with pytest.raises(InputError, match="E-EVA-011"):
         stored_labels(tmp_path / "images" / "none")
+
+
+def test_the_topology_of_what_was_found_is_told(cohort: Cohort, tmp_path: Path) -> None:
+    found = Path(shutil.copytree(tmp_path / "labels", tmp_path / "found"))
+    torn = read_labels(found / "a.nii.gz")
+    torn.data[0, 0, 0] = 1
+    write(torn, found / "a.nii.gz")
+    asked = (cohort.scans, [stored_labels(found)], tmp_path / "rows")
+    assert not any(row.metric == "components" for row in evaluate_segmentation(*asked, topology=False))
+    rows = {(row.case, row.metric): row.value for row in evaluate_segmentation(*asked)}  # what is kept lacks them
+    a, b = (scan.name for scan in cohort.scans)
+    assert (rows[a, "components"], rows[a, "stray_voxels"], rows[a, "betti_error"]) == (2, 1, 1)
+    assert (rows[b, "components"], rows[b, "topological_success"], rows[b, "cavities"]) == (1, 1, 0)
+    table = {column.metric: column for column in compare(evaluate_segmentation(*asked)).columns if not column.label}
+    assert table["topological_success_mean"].cells["found"].summary.mean == 0.5
+    assert table["components_mean"].cells["found"].summary.mean == 1.5
 
 
 def test_no_pairs_and_an_even_choice(cohort: Cohort) -> None:

@@ -116,12 +116,21 @@ def test_a_network_before_training_is_always_the_same(istn: Model) -> None:
     assert same(weights(found, "image_transformer."), weights(istn, "image_transformer."))
 
 
+def test_a_network_of_zeros_leaves_the_atlas_as_it_is(istn: Model) -> None:
+    found = with_settings(with_networks(istn, {"spatial_transformer": "zero"}, {}), {"test": "one_pass"})
+    atlas = found.method.state_dict()["atlas_labels"]
+    assert torch.allclose(found.method.segment(IMAGE), atlas, atol=1e-6)
+    assert not torch.allclose(with_settings(istn, {"test": "one_pass"}).method.segment(IMAGE), atlas, atol=1e-3)
+    assert found.card.weights_sha256 != istn.card.weights_sha256
+    assert any(tensor.any() for tensor in weights(istn, "spatial_transformer.").values())
+
+
 @pytest.mark.parametrize(
     ("parts", "found"),
     [
         ({"itn": "plain.network"}, "no network 'itn' in AtlasISTN, expected image_transformer, spatial_transformer"),
         ({"image_transformer": "plain.unet"}, "no network 'unet' in UNet, expected network"),
-        ({"image_transformer": "other.network"}, "no model 'other', expected plain or initial"),
+        ({"image_transformer": "other.network"}, "no model 'other', expected plain, initial or zero"),
         ({"spatial_transformer": "plain.network"}, "weights that do not fit"),
     ],
 )
@@ -158,6 +167,15 @@ def test_refined_maps_are_not_those_of_one_pass(istn: Model) -> None:
 def test_nothing_is_told_of_what_has_no_map_to_an_atlas(istn: Model, unet: Model) -> None:
     assert atlas_consistency(unet, image()) == []
     assert atlas_consistency(with_settings(istn, {"test": "itn"}), image()) == []
+
+
+def test_the_atlas_that_a_segmentation_came_from_is_told_by_its_topology(istn: Model, unet: Model) -> None:
+    scan = Scan("case", "grey", Path("image.nii.gz"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AnamorphWarning)
+        square = segmenting_model(with_settings(istn, {"test": "itn"}), "x").run(scan, image()).atlas[1]
+        assert segmenting_model(unet, "x").run(scan, image()).atlas == {}
+    assert (square.components, square.tunnels, square.voxels) == (1, 0, 25)
 
 
 def test_consistency_is_told_where_it_is_asked_for(istn: Model) -> None:

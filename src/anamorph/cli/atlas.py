@@ -15,15 +15,14 @@ if TYPE_CHECKING:
     from anamorph.cli.screen import Screen
     from anamorph.data.cohort import Cohort
     from anamorph.inference.atlas_folder import Atlas
-    from anamorph.inference.run_folder import Run
-    from anamorph.spatial.grid import Grid
-    from anamorph.spatial.transform import Transform
 
 ONLY = {
-    "build": ("split", "modality", "reference", "settings", "device", "threads", "max_memory"),
-    "export": ("case", "from_case", "landmarks", "meshes"),
+    "build": ("split", "reference", "settings", "max_memory"),
+    "export": ("case", "from_case", "landmarks", "surfaces", "meshes"),
 }
 """Flags that only one action takes."""
+NOT_SHOW = ("modality", "device", "threads")
+"""Flags that the third does not take."""
 
 
 class AtlasRequest(BaseModel):
@@ -40,23 +39,28 @@ class AtlasRequest(BaseModel):
     split: Literal["train", "all"] = "train"
     """build: which cases."""
     modality: str | None = None
-    """build: which scans, where the cohort has several modalities."""
+    """build: which scans, where the cohort has several modalities. export: of the images, where the model knows
+    several."""
     reference: Path | None = None
     """build: an image whose grid, place and size the atlas takes; by default the middle of the cases."""
     settings: GroupwiseSettings = GroupwiseSettings()
     """build: how."""
-    case: str | None = None
-    """export: labels, maps and all that is asked for in the space of this case of the atlas."""
+    case: tuple[str, ...] = ()
+    """export: labels, maps and all that is asked for in the space of these: cases of the atlas, or any images where
+    the atlas is a model's. Several get a folder each."""
     from_case: str | None = None
-    """export: a second case, whose map to the first and back is written too, and in whose space --landmarks are."""
+    """export: one more, whose map to each --case and back is written too, and in whose space --landmarks and
+    --surfaces are."""
     landmarks: Path | None = None
     """export: points on the atlas (.csv, .fcsv, .mrk.json), or in the space of --from-case, to carry to --case."""
+    surfaces: tuple[Path, ...] = ()
+    """export: meshes (.vtk) to carry likewise."""
     meshes: bool = False
-    """export: surfaces of the labels as .vtk, too."""
+    """export: surfaces of the atlas's labels as .vtk, too."""
     device: str = "auto"
-    """build: auto, cpu or cuda."""
+    """build, and export with a model: auto, cpu or cuda."""
     threads: Annotated[int, Field(ge=1)] | None = None
-    """build: CPU threads; all if absent."""
+    """build, export: CPU threads; all if absent."""
     max_memory: Bytes | None = None
     """build: memory that a registration stays within, bytes or as 4G."""
     force: bool = False
@@ -69,12 +73,15 @@ class AtlasRequest(BaseModel):
             given = [name for name in names if getattr(self, name) != fields[name].default]
             if given and action != self.action:
                 raise ValueError(f"{', '.join(given)} would do nothing in {self.action}")
+        idle = [name for name in NOT_SHOW if getattr(self, name) != fields[name].default]
+        if self.action == "show" and idle:
+            raise ValueError(f"{', '.join(idle)} would do nothing in show")
         if self.action != "show" and self.out is None:
             raise ValueError(f"{self.action} needs --out")
         if self.action == "show" and self.force:
             raise ValueError("force would do nothing in show, which always writes its page anew")
-        if self.case is None and (self.from_case or self.landmarks):
-            raise ValueError("from_case and landmarks go with --case, where they are carried to")
+        if not self.case and (self.from_case or self.landmarks or self.surfaces):
+            raise ValueError("from_case, landmarks and surfaces go with --case, where they are carried to")
         return self
 
 
@@ -83,11 +90,11 @@ FORM = Form(
     positional=("action", "source"),
     groups={
         "cases": ("split", "modality", "reference"),
-        "export": ("case", "from_case", "landmarks", "meshes"),
+        "export": ("case", "from_case", "landmarks", "surfaces", "meshes"),
         "settings": (),
         "machine": ("device", "threads", "max_memory"),
     },
-    metavars={"out": "FOLDER", "source": "SOURCE", "modality": "NAME", "case": "CASE", "from_case": "CASE",
+    metavars={"out": "FOLDER", "source": "SOURCE", "modality": "NAME", "case": "CASE [CASE ...]", "from_case": "CASE",
               "max_memory": "SIZE"},
     example="anamorph atlas build brains --iterations 4 --out brain_atlas",
     configurable=True,
@@ -139,69 +146,32 @@ def _cohort_and_names(path: Path) -> tuple[Cohort, dict[int, str]]:
 
 
 def _export(request: AtlasRequest, screen: Screen) -> None:
+    import torch
+
     from anamorph.cli.screen import shown
-    from anamorph.data.mesh_files import write_mesh
-    from anamorph.inference.atlas_folder import read_atlas, write_atlas
-    from anamorph.inference.correspondence import carry, meshes_of
+    from anamorph.errors import ConfigurationError
+    from anamorph.inference.atlas_export import Wanted, check_export, export_atlas
+    from anamorph.inference.atlas_folder import read_atlas
     from anamorph.inference.run_folder import Run
 
-    atlas = read_atlas(request.source)
-    to_case = None if request.case is None else atlas.to_case(request.case)
-    inputs = [request.source, *([request.landmarks] if request.landmarks else [])]
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
+    atlas = read_atlas(request.source, request.device)
+    if request.device != "auto" and not (atlas.model is not None and request.case):
+        raise ConfigurationError("E-CFG-007", "--device does nothing where no network is used", do="leave it out")
+    wanted = Wanted(request.landmarks, request.surfaces, request.meshes, request.modality)
+    check_export(atlas, request.case, request.from_case, wanted)
+    inputs = [request.source, *request.surfaces, *([request.landmarks] if request.landmarks else [])]
+    if atlas.model is not None:
+        others = () if request.from_case is None else (request.from_case,)
+        inputs += [Path(case) for case in (*request.case, *others) if Path(case).exists()]
     assert request.out is not None
     with Run(request.out, "atlas export", request.model_dump(), inputs, request.force, screen.warning) as record:
-        if to_case is None:
-            for name in write_atlas(atlas, request.out):
-                record.path(name)
-        else:
-            _export_case(request, atlas, *to_case, record)
-        labels = atlas.labels()
-        if request.meshes and labels is not None:
-            for value, mesh in meshes_of(labels):
-                moved = mesh if to_case is None else carry(mesh, to_case[0])
-                write_mesh(moved, record.path(f"mesh_{value}.vtk"))
+        with screen.progress() as progress:
+            export_atlas(atlas, record, request.case, request.from_case, wanted, progress)
         record.finish()
     for name in record.outputs:
         screen.say(f"written: {shown(request.out / name)}")
-
-
-def _export_case(request: AtlasRequest, atlas: Atlas, to_case: Transform, grid: Grid, record: Run) -> None:
-    """Image, labels, maps, points and scores in a case's space."""
-    from anamorph.data.files import atomic_write, write
-    from anamorph.data.landmark_files import read_landmarks, write_landmarks
-    from anamorph.evaluation.scores import of_case, to_csv
-    from anamorph.evaluation.topology import topology_scores
-    from anamorph.inference.correspondence import carry, consistency_scores, image_in, labels_in, through_atlas
-
-    assert request.case is not None
-    write(image_in(atlas.image, to_case, grid), record.path("atlas_image.nii.gz"))
-    labels = atlas.labels()
-    if labels is not None:
-        own = labels_in(labels, to_case, grid)
-        write(own, record.path("atlas_labels.nii.gz"))
-        names = dict(atlas.names)
-        rows = consistency_scores(labels, to_case, atlas.grid, grid, names)
-        rows += topology_scores(own.data.numpy(), names)
-        with atomic_write(record.path("scores.csv")) as part:
-            part.write_text(to_csv(of_case(rows, request.case, "atlas")), encoding="utf-8")
-    _write_both_ways(to_case, "atlas", atlas.grid, "case", grid, record)
-    source, from_grid = to_case, atlas.grid
-    if request.from_case is not None:
-        to_other, from_grid = atlas.to_case(request.from_case)
-        source = through_atlas(to_other, to_case)
-        _write_both_ways(source, "from_case", from_grid, "case", grid, record)
-    if request.landmarks is not None:
-        points = read_landmarks(request.landmarks, from_grid)
-        write_landmarks(carry(points, source), record.path("landmarks.csv"))
-
-
-def _write_both_ways(transform: Transform, here: str, on: Grid, there: str, onto: Grid, record: Run) -> None:
-    """A map and its inverse as ITK composites and displacement fields; each is named by where its points go."""
-    from anamorph.data.transform_files import write_transform
-
-    for name, way, grid in ((f"{here}_to_{there}", transform, on), (f"{there}_to_{here}", transform.inverse(), onto)):
-        write_transform(way, record.path(f"{name}.h5"), grid, overwrite=True)
-        write_transform(way, record.path(f"{name}.nii.gz"), grid, overwrite=True)
 
 
 def _show(request: AtlasRequest, screen: Screen) -> None:
@@ -246,9 +216,13 @@ def _tell(atlas: Atlas, screen: Screen, page: Path) -> None:
                 )
         for case, why in atlas.card.left_out.items():
             screen.say(f"left out: {case}: {why}")
-    hollow = "holes" if atlas.grid.ndim == 2 else "tunnels"
     for value, found in atlas.topology().items():
-        pieces = f"{found.components} piece{'s' * (found.components != 1)}, {found.tunnels} {hollow}"
-        more = "" if atlas.grid.ndim == 2 else f", {found.cavities} cavities"
-        screen.say(f"{atlas.names[value]}: {pieces}{more}")
+        counts = [_counted(found.components, "piece"), _counted(found.tunnels, "hole")]
+        if atlas.grid.ndim == 3:
+            counts[1:] = [_counted(found.tunnels, "tunnel"), _counted(found.cavities, "cavity", "cavities")]
+        screen.say(f"{atlas.names[value]}: {', '.join(counts)}")
     screen.say(f"page: {shown(page)}")
+
+
+def _counted(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"

@@ -57,9 +57,7 @@ class EvaluateRequest(BaseModel):
     """Replace the scores of an earlier evaluation; finished cases whose files did not change are kept."""
 
     @model_validator(mode="after")
-    def _something(self) -> EvaluateRequest:
-        if not (self.model or self.methods or self.peers or self.transforms or self.segmentations):
-            raise ValueError("nothing to evaluate: give --model, --methods, --peers, --transforms or --segmentations")
+    def _one_task(self) -> EvaluateRequest:
         if self.segmentations and (self.methods or self.peers or self.transforms):
             raise ValueError("segmentations and registrations are two evaluations")
         return self
@@ -86,11 +84,15 @@ def run(request: EvaluateRequest, screen: Screen) -> int:
     from anamorph.cli.compare import show, tell_failures, write_comparison
     from anamorph.cli.screen import shown
     from anamorph.data.files import atomic_write
+    from anamorph.errors import ConfigurationError
     from anamorph.evaluation.metrics import FAILED
     from anamorph.evaluation.scores import to_csv
     from anamorph.inference.contenders import read_models
     from anamorph.inference.run_folder import Run
 
+    if not (request.model or request.methods or request.peers or request.transforms or request.segmentations):
+        do = "give --model, --methods, --peers, --transforms or --segmentations"
+        raise ConfigurationError("E-CFG-010", "nothing to evaluate", do=do)
     if request.threads is not None:
         torch.set_num_threads(request.threads)
     cohort = cohort_of(request.cohort)

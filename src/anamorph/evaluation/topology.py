@@ -10,8 +10,12 @@ number is counted cell by cell, and the tunnels are what is left. Voxels and bac
 or a closed curve would not have an inside: foreground across corners and background across faces (``full``), or the
 other way round (``face``).
 
-Source: T. Y. Kong and A. Rosenfeld (1989), Digital topology: introduction and survey,
-doi:10.1016/0734-189X(89)90147-3.
+How far a structure's topology is from the right one is the sum of the differences of its Betti numbers, |b0 - b0'| +
+|b1 - b1'| + |b2 - b2'|, its Betti error; it is a topological success where that is 0.
+
+Sources: T. Y. Kong and A. Rosenfeld (1989), Digital topology: introduction and survey,
+doi:10.1016/0734-189X(89)90147-3; N. Byrne et al. (2023), A persistent homology-based topological loss for CNN-based
+multiclass segmentation of CMR, doi:10.1109/TMI.2022.3203309 (Betti error, topological success).
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 from scipy.ndimage import find_objects, generate_binary_structure, label
 
+from anamorph.evaluation.overlap import EMPTY_IN_BOTH
 from anamorph.evaluation.scores import Score
 
 Connectivity = Literal["full", "face"]
@@ -53,6 +58,14 @@ class Topology:
     def euler_number(self) -> int:
         """b0 - b1 + b2: 1 for a disc and a ball, 0 for a ring and a solid torus, 2 for a hollow ball."""
         return self.components - self.tunnels + self.cavities
+
+    def betti_error(self, other: Topology) -> int:
+        """By how much the Betti numbers of two structures differ, in all."""
+        return (
+            abs(self.components - other.components)
+            + abs(self.tunnels - other.tunnels)
+            + abs(self.cavities - other.cavities)
+        )
 
 
 def euler_number(mask: Bool[np.ndarray, "..."], connectivity: Connectivity = "full") -> int:
@@ -108,24 +121,44 @@ def label_topology(
 
 
 def topology_scores(
-    labels: Int[np.ndarray, "..."], names: Mapping[int, str] | None = None, connectivity: Connectivity = "full"
+    labels: Int[np.ndarray, "..."],
+    names: Mapping[int, str] | None = None,
+    connectivity: Connectivity = "full",
+    *,
+    truth: Int[np.ndarray, "..."] | None = None,
+    atlas: Mapping[int, Topology] | None = None,
 ) -> list[Score]:
-    """Pieces, holes (2-D) or tunnels and cavities (3-D), and stray voxels of each label.
+    """Pieces, holes (2-D) or tunnels and cavities (3-D), and stray voxels of each label; and whether they are right.
 
     Args:
         labels: I J (K).
         names: which labels, and what they are called; by default all but 0.
         connectivity: of the labels; the background's is the other one.
+        truth: true labels on any grid: adds the Betti error and the topological success of each label.
+        atlas: the topology of an atlas's labels: adds the Betti error against that.
     """
+    found = label_topology(labels, names, connectivity)
+    if names is None:
+        names = {value: str(value) for value in found}
+    right = {} if truth is None else label_topology(truth, names, connectivity)
     rows = []
-    for value, found in label_topology(labels, names, connectivity).items():
-        name = str(value) if names is None else names[value]
-        numbers = {"components": found.components, "holes": found.tunnels}
+    for value, one in found.items():
+        absent = value in right and not right[value].voxels
+        nowhere = "" if one.voxels else EMPTY_IN_BOTH if absent else "no voxel has this label"
+        numbers = {"components": one.components, "holes": one.tunnels}
         if labels.ndim == 3:
-            numbers = {"components": found.components, "tunnels": found.tunnels, "cavities": found.cavities}
-        numbers["stray_voxels"] = found.stray_voxels
-        reason = "" if found.voxels else "no voxel has this label"
-        for metric, number in numbers.items():
-            unit = "voxels" if metric == "stray_voxels" else ""
-            rows.append(Score(metric, float(number) if found.voxels else math.nan, unit, name, reason))
+            numbers = {"components": one.components, "tunnels": one.tunnels, "cavities": one.cavities}
+        numbers["stray_voxels"] = one.stray_voxels
+        rows += [_score(metric, number, names[value], nowhere) for metric, number in numbers.items()]
+        if value in right:
+            error, missing = one.betti_error(right[value]), EMPTY_IN_BOTH if absent and not one.voxels else ""
+            rows.append(_score("betti_error", error, names[value], missing))
+            rows.append(_score("topological_success", error == 0, names[value], missing))
+        if atlas is not None and value in atlas:
+            rows.append(_score("atlas_betti_error", one.betti_error(atlas[value]), names[value], ""))
     return rows
+
+
+def _score(metric: str, number: int, label: str, missing: str) -> Score:
+    unit = "voxels" if metric == "stray_voxels" else ""
+    return Score(metric, math.nan if missing else float(number), unit, label, missing)

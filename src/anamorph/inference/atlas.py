@@ -28,10 +28,11 @@ from anamorph.inference.atlas_cases import (
     GroupCases,
     blurred,
     labels_of,
+    question_labels,
     soft_labels,
     state_of,
 )
-from anamorph.inference.atlas_folder import Atlas, AtlasCard, CaseFacts, RoundFacts, write_atlas
+from anamorph.inference.atlas_folder import Atlas, AtlasCard, CaseFacts, RoundFacts, question_empty, write_atlas
 from anamorph.inference.atlas_rounds import RoundFolder, digest, read_map, write_map
 from anamorph.inference.register import register
 from anamorph.inference.run_folder import environment
@@ -69,7 +70,8 @@ def build_atlas(
 ) -> Atlas:
     """Build an atlas and write its folder but for the page.
 
-    A case that cannot be read or registered is left out, with a warning (W-ATL-001).
+    A case that cannot be read or registered is left out, with a warning (W-ATL-001); labels that some labelled cases
+    lack are told (W-ATL-002).
 
     Args:
         scans: of one modality; their order does not matter.
@@ -144,11 +146,17 @@ class _Build:
 
     def look(self) -> None:
         """Read every case once: grids, centres and labels; what cannot be used is left out before it does harm."""
+        labelled: dict[str, set[int]] = {}
         for scan, (grid, centre, labels) in self.cases.each(
             "look", lambda scan: self.cases.look_at(scan, self.reference)
         ):
             self.grids[scan.name], self.centres[scan.name] = grid, centre
-            self.values |= labels
+            if scan.labels is not None:
+                labelled[scan.name] = labels
+        self.cases.keep_one_dimension(self.grids)
+        labelled = {name: labels for name, labels in labelled.items() if name in self.cases.scans}
+        self.values = set().union(*labelled.values())
+        question_labels(labelled, self.names)
         if self.reference is not None:
             self.grid = self.reference.grid
         else:
@@ -336,6 +344,9 @@ class _Build:
             probabilities = labels.mean()
             probabilities[0] = 1 - probabilities[1:].sum(0)
         atlas = Atlas(image, names, probabilities, self.folder.resolve().name, card, None, self.folder)
+        labelmap = atlas.labels()
+        if labelmap is not None:
+            question_empty(labelmap)
         write_atlas(atlas, self.folder)
         return atlas
 

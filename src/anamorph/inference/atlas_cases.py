@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
@@ -15,6 +16,7 @@ from torch import Tensor
 from anamorph.data.cohort import Cohort, Scan, Split
 from anamorph.data.files import check_same_space, read, read_labels
 from anamorph.data.image import Image, Labelmap
+from anamorph.data.landmark_formats import listed
 from anamorph.errors import AnamorphError, AnamorphWarning, ConfigurationError, InputError, ResourceError, warn
 from anamorph.pairwise.groupwise import seen_through
 from anamorph.pairwise.preparation import Scene, prepare
@@ -92,6 +94,24 @@ class GroupCases:
             yield scan, result
         if self.progress is not None:
             self.progress(stage, 1.0)
+        self._refuse_too_few()
+
+    def keep_one_dimension(self, grids: Mapping[str, Grid]) -> None:
+        """Leave out 2-D cases among 3-D ones, or the other way round, whichever are fewer.
+
+        Args:
+            grids: of all cases, by name.
+
+        Raises:
+            InputError: E-ATL-002, fewer than two are left.
+        """
+        counts = Counter(grids[name].ndim for name in self.scans)
+        ((usual, count),) = counts.most_common(1)
+        others = [name for name in self.scans if grids[name].ndim != usual]
+        self.leave_out({name: f"{grids[name].ndim}-D, {count} cases are {usual}-D" for name in others})
+        self._refuse_too_few()
+
+    def _refuse_too_few(self) -> None:
         if len(self.scans) < FEWEST_CASES:
             raise too_few(len(self.scans), self.left_out)
 
@@ -120,6 +140,26 @@ class GroupCases:
     def seen(self, scan: Scan, transform: Transform, grid: Grid) -> tuple[Tensor, Tensor]:
         """A case's normalised image on another grid, 1 I J (K), and how much of each voxel it sees."""
         return seen_through(self.scene(read(scan.image, modality=scan.modality)), transform, grid)
+
+
+def question_labels(labelled: Mapping[str, set[int]], names: Mapping[int, str]) -> None:
+    """Tell of labels that some labelled cases have and others lack.
+
+    Args:
+        labelled: case -> its labels, of those that have a labelmap.
+        names: of the labels.
+
+    Warns:
+        W-ATL-002: which, and in how many cases they are.
+    """
+    counts = Counter(value for values in labelled.values() for value in values)
+    some = [
+        f"{names.get(value, 'label')} ({value}) in {count} of {len(labelled)}"
+        for value, count in sorted(counts.items())
+        if count < len(labelled)
+    ]
+    if some:
+        warn("W-ATL-002", f"not in every labelled case: {listed(some)}; elsewhere it counts as absent")
 
 
 def too_few(count: int, left_out: Mapping[str, str]) -> InputError:

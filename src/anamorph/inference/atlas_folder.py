@@ -27,9 +27,10 @@ from torch import Tensor
 
 from anamorph.data.files import atomic_write, label_dtype, read, write
 from anamorph.data.image import Image, Labelmap
+from anamorph.data.landmark_formats import listed
 from anamorph.data.network_grid import network_grid
 from anamorph.data.plan import Plan
-from anamorph.errors import InputError
+from anamorph.errors import InputError, warn
 from anamorph.evaluation.topology import Topology, label_topology
 from anamorph.inference.atlas_rounds import RoundFolder, read_map
 from anamorph.inference.model_card import CARD as MODEL_CARD
@@ -177,14 +178,22 @@ class Atlas:
             shown = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
             found = f"no case {wanted[:60]!r}"
             if self.model is not None:
-                raise InputError("E-ATL-005", found, file=self.name, do="a model keeps no maps; use anamorph segment")
+                raise InputError("E-ATL-005", found, file=self.name, do="a model keeps no maps; give an image")
             raise InputError("E-ATL-005", found, file=self.name, expected=shown)
-        files = RoundFolder(self.folder, self.card.rounds[-1].number)
+        files = RoundFolder(self.folder, len(self.card.rounds))
         stored, mean = read_map(files.map_file(case)), read_map(files.mean_file)
         if stored is None or mean is None or stored.grid is None:
             found, do = f"the map of {case} is missing or damaged", "build the atlas again"
             raise InputError("E-ATL-005", found, file=files.map_file(case), do=do)
         return centred(stored.transform, mean.transform), stored.grid
+
+
+def question_empty(labels: Labelmap) -> None:
+    """Tell (W-ATL-003) of an atlas's labels that are nowhere the likeliest."""
+    there = set(labels.values())
+    missing = [f"{name} ({value})" for value, name in labels.names.items() if value not in there]
+    if missing:
+        warn("W-ATL-003", f"no voxel of the atlas has {listed(missing)}: nowhere the likeliest")
 
 
 def write_atlas(atlas: Atlas, folder: Path) -> list[str]:
@@ -210,8 +219,12 @@ def write_atlas(atlas: Atlas, folder: Path) -> list[str]:
     return names
 
 
-def read_atlas(folder: str | Path) -> Atlas:
+def read_atlas(folder: str | Path, device: str = "cpu") -> Atlas:
     """The atlas of a folder that ``write_atlas`` left, or of a trained model's.
+
+    Args:
+        folder: of the atlas, the model, or the training that left it.
+        device: where a model computes.
 
     Raises:
         InputError: E-ATL-001, no atlas there; E-ATL-003, a model without one; else as in ``read`` and ``read_model``.
@@ -221,7 +234,7 @@ def read_atlas(folder: str | Path) -> Atlas:
         return _read(folder)
     for place in (folder, folder / "model"):  # a training run has its model inside
         if (place / MODEL_CARD).is_file():
-            return atlas_of(read_model(place, "cpu"), place)
+            return atlas_of(read_model(place, device), place)
     expected = f"{CARD} of an atlas, or {MODEL_CARD} of a model"
     raise InputError("E-ATL-001", "no atlas", file=folder, expected=expected, do="build one with anamorph atlas build")
 

@@ -6,8 +6,8 @@ and gives labels on its grid. Both say what that cost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ from anamorph.data.transform_files import read_transform
 from anamorph.errors import ConfigurationError, InputError
 from anamorph.evaluation.consistency import inverse_consistency_scores
 from anamorph.evaluation.scores import Score
+from anamorph.evaluation.topology import Topology
+from anamorph.inference.atlas_folder import atlas_of
 from anamorph.inference.cost import measured
 from anamorph.inference.model_domain import own_grid
 from anamorph.inference.model_folder import Model, read_model
@@ -57,6 +59,7 @@ class Segmented:
         labels: what was found.
         seconds, peak_mib, device: the cost.
         scores: what else can be told of how they were found.
+        atlas: the topology of each label of the method's atlas; empty where it has none.
     """
 
     labels: Labelmap
@@ -64,6 +67,7 @@ class Segmented:
     peak_mib: float | None = None
     device: str = "cpu"
     scores: tuple[Score, ...] = ()
+    atlas: Mapping[int, Topology] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -128,12 +132,13 @@ def segmenting_model(model: Model, name: str, *, consistency: bool = False) -> S
         name: in the tables.
         consistency: whether a map to an atlas is scored as well, which takes as long again.
     """
+    atlas = atlas_of(model).topology() if isinstance(model.method, AtlasISTN) else {}
 
     def run(scan: Scan, image: Image) -> Segmented:
         with measured(model.device) as cost:
             found = segment_with(model, image)
         scores = atlas_consistency(model, found.image) if consistency else ()
-        return Segmented(found.labels, cost.seconds, cost.peak_mib, model.device.type, tuple(scores))
+        return Segmented(found.labels, cost.seconds, cost.peak_mib, model.device.type, tuple(scores), atlas)
 
     return Segmenter(name, run, f"{_stamp(model)} {consistency}")
 

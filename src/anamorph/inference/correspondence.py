@@ -6,7 +6,8 @@ With Phi_i the map from atlas points to points of subject i, labels travel as (y
     y_j = (y_i o Phi_i) o Phi_j^-1          (23)
 
 and points of i go to points of j by Phi_j o Phi_i^-1. Whichever two subjects are taken, the way back is the inverse,
-and the way by a third ends where the direct one does.
+and the way by a third ends where the direct one does. Subjects are the cases that an atlas was built from, whose maps
+it keeps, or any images that a model fits its atlas to.
 
 Source: M. Sinclair et al. (2022), Atlas-ISTN, doi:10.1016/j.media.2022.102383, equations 22 and 23, table 6.
 """
@@ -14,7 +15,8 @@ Source: M. Sinclair et al. (2022), Atlas-ISTN, doi:10.1016/j.media.2022.102383, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -22,12 +24,19 @@ from jaxtyping import Bool
 from scipy.ndimage import find_objects, gaussian_filter
 from torch import Tensor
 
+from anamorph.data.files import read
 from anamorph.data.image import Image, Labelmap, Landmarks
 from anamorph.data.mesh_files import Mesh
-from anamorph.errors import ConfigurationError
+from anamorph.errors import ConfigurationError, InputError
 from anamorph.evaluation.consistency import inverse_consistency_scores
 from anamorph.evaluation.scores import Score
+from anamorph.inference.atlas_folder import Atlas, question_empty
+from anamorph.inference.model_folder import Model
+from anamorph.inference.model_variants import with_settings
+from anamorph.inference.segment import segment_with
 from anamorph.inference.warp import warp
+from anamorph.methods.atlas_istn import AtlasISTN
+from anamorph.pairwise.register import Progress
 from anamorph.spatial.grid import Grid
 from anamorph.spatial.isosurface import isosurface
 from anamorph.spatial.transform import Transform, resample
@@ -36,6 +45,80 @@ Carried = TypeVar("Carried", Landmarks, Mesh)
 
 SMOOTHING_VOXELS = 0.7
 """Gaussian that takes the steps off a label's surface; a label too thin for it keeps them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What an atlas was brought to.
+
+    Args:
+        name: of the case, or of the image's file without its ending.
+        from_atlas: atlas -> subject, world points in mm.
+        grid: of the subject's image.
+        labels: the atlas's, in the subject's space; None of an atlas without.
+    """
+
+    name: str
+    from_atlas: Transform
+    grid: Grid
+    labels: Labelmap | None
+
+
+def subject_of(atlas: Atlas, case: str, *, modality: str | None = None, progress: Progress | None = None) -> Subject:
+    """A case of an atlas by the map that is kept, or an image that the atlas of a model is fitted to.
+
+    Args:
+        atlas: from ``read_atlas``; a model fits and refines as it says itself, on the device that it was read to.
+        case: name of a case, or file of an image.
+        modality: of the image, where the model knows several.
+        progress: told of the stages of a fit.
+
+    Raises:
+        AnamorphError: as ``check_case``, ``read`` and ``segment_with``.
+    """
+    check_case(atlas, case)
+    if atlas.model is None:
+        from_atlas, grid = atlas.to_case(case)
+        labels = atlas.labels()
+        return Subject(case, from_atlas, grid, None if labels is None else labels_in(labels, from_atlas, grid))
+    found = segment_with(_fitting(atlas.model), read(case, modality=modality), progress=progress)
+    assert found.atlas is not None
+    return Subject(stem_of(Path(case)), found.atlas.to_image, found.image.grid, found.labels)
+
+
+def check_case(atlas: Atlas, case: str) -> None:
+    """Refuse what an atlas cannot be brought to.
+
+    Raises:
+        InputError: E-ATL-005, no such case, or its map is gone; of a model, no such image.
+        ConfigurationError: E-ATL-010, the model fits its atlas to no image.
+    """
+    if atlas.model is None:
+        atlas.to_case(case)
+        return
+    _fitting(atlas.model)
+    if not Path(case).is_file():
+        do = "a model knows no cases by name"
+        raise InputError("E-ATL-005", f"no file {case[:60]!r}", file=atlas.name or None, expected="an image", do=do)
+
+
+def _fitting(model: Model) -> Model:
+    """The model, its answer to an image being its atlas where that was chosen otherwise.
+
+    Raises:
+        ConfigurationError: E-ATL-010, it fits its atlas to no image.
+    """
+    if not isinstance(model.method, AtlasISTN):
+        found = f"a model of {model.card.method}, which finds no map from its atlas to an image"
+        raise ConfigurationError("E-ATL-010", found, file=model.name or None, expected="one of atlas-istn")
+    if model.method.chosen.test != "itn":
+        return model
+    return with_settings(model, {"test": "refine" if model.method.chosen.segments else "one_pass"})
+
+
+def stem_of(file: Path) -> str:
+    """A file's name without the ending that says its format."""
+    return Path(file.name.removesuffix(".gz")).stem
 
 
 def through_atlas(to_a: Transform, to_b: Transform) -> Transform:
@@ -77,10 +160,14 @@ def meshes_of(labels: Labelmap) -> Iterator[tuple[int, Mesh]]:
 
     Raises:
         ConfigurationError: E-ATL-008, labels in 2-D.
+
+    Warns:
+        W-ATL-003: labels without a voxel, which have no surface.
     """
     if labels.grid.ndim != 3:
         raise ConfigurationError("E-ATL-008", "meshes of a 2-D atlas", expected="a 3-D one", do="leave out --meshes")
     values = [value for value in labels.values() if value != 0]
+    question_empty(labels)
     ranks = np.searchsorted(values, labels.data.numpy()) + 1 if values else np.zeros(labels.grid.shape, int)
     ranks = np.where(labels.data.numpy() == 0, 0, ranks)
     for value, box in zip(values, find_objects(ranks, len(values)), strict=True):

@@ -32,6 +32,7 @@ from anamorph.evaluation.cases import (
 )
 from anamorph.evaluation.metrics import FAILED
 from anamorph.evaluation.scores import Score, of_case
+from anamorph.evaluation.topology import topology_scores
 from anamorph.inference.contenders import Registered, Registrar, Segmented, Segmenter
 from anamorph.inference.warp import comparable, warp
 from anamorph.pairwise.register import Progress
@@ -88,6 +89,7 @@ def evaluate_segmentation(
     folder: Path,
     *,
     names: Mapping[int, str] | None = None,
+    topology: bool = True,
     progress: Progress | None = None,
     on_case: OnCase | None = None,
 ) -> list[Score]:
@@ -96,6 +98,7 @@ def evaluate_segmentation(
     Args:
         scans: what to segment; one without labels is a failure.
         segmenters: by unlike names.
+        topology: whether pieces, holes and the like of each label are counted, and compared with the truth's.
         folder, names, progress, on_case: as in ``evaluate_registration``; ``names`` by default are all labels of the
             truth and of the segmentation.
     """
@@ -107,10 +110,13 @@ def evaluate_segmentation(
         found = segmenter.run(scan, read(scan.image, modality=scan.modality))
         check_same_space(truth.grid, found.labels.grid, scan.labels)
         a, b = truth.data.numpy(), found.labels.data.numpy()
-        scores = segmentation_scores(a, b, truth.grid.spacing, names or _names(a, b, truth))
+        called = names or _names(a, b, truth)
+        scores = segmentation_scores(a, b, truth.grid.spacing, called)
+        if topology:
+            scores += topology_scores(b, called, truth=a, atlas=found.atlas)
         return [*scores, *found.scores, *_costs(found)]
 
-    return _all(scans, segmenters, score, folder, progress, on_case)
+    return _all(scans, segmenters, score, folder, progress, on_case, "topology" if topology else "")
 
 
 def chosen_pairs(
@@ -144,14 +150,16 @@ def _all(
     folder: Path,
     progress: Progress | None,
     on_case: OnCase | None,
+    more: str = "",
 ) -> list[Score]:
+    """The scores of all items by all methods; ``more`` says what else is scored, which makes other rows void."""
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[Score] = []
     for done, (item, method) in enumerate((item, method) for item in items for method in methods):
         if progress is not None:
             progress("evaluate", done / (len(items) * len(methods)))
         kept = folder / f"{_digest(item.name, method.name)[:24]}.json"
-        stamp = _digest(version("anamorph"), method.stamp, *_files(item))
+        stamp = _digest(version("anamorph"), method.stamp, *_files(item), *filter(None, [more]))
         found = _read_rows(kept, stamp)
         if found is None:
             found = of_case(_scores_or_failure(item, method, score), item.name, method.name)

@@ -25,6 +25,8 @@ INITIAL = "initial"
 """In place of another model's network: weights as they are drawn before a training."""
 SEED = 0
 """Of those weights."""
+ZERO = "zero"
+"""Likewise: weights of 0. A spatial transformer then moves nothing, so that one pass gives the atlas as it is."""
 
 
 def with_settings(model: Model, changes: Mapping[str, Any]) -> Model:
@@ -62,7 +64,8 @@ def with_networks(model: Model, parts: Mapping[str, str], others: Mapping[str, M
 
     Args:
         model: trained; it stays as it is.
-        parts: network of its method -> ``MODEL.NETWORK`` of another model, or "initial" for one before training.
+        parts: network of its method -> ``MODEL.NETWORK`` of another model, "initial" for one before training, or "zero"
+            for one whose weights are 0.
         others: models by the names in ``parts``.
 
     Raises:
@@ -72,13 +75,15 @@ def with_networks(model: Model, parts: Mapping[str, str], others: Mapping[str, M
     digest = hashlib.sha256(model.card.weights_sha256.encode())
     for name, source in parts.items():
         other, _, path = source.partition(".")
-        if source == INITIAL:
+        if source in (INITIAL, ZERO):
             given = _network(_drawn(model, model.method.settings), name)
+            if source == ZERO:
+                given.load_state_dict({key: torch.zeros_like(tensor) for key, tensor in given.state_dict().items()})
         elif other in others:
             given = _network(others[other].method, path)
             digest.update(others[other].card.weights_sha256.encode())
         else:
-            raise _unfit(f"no model {other!r}", f"{', '.join(others)} or {INITIAL}")
+            raise _unfit(f"no model {other!r}", f"{', '.join(others)}, {INITIAL} or {ZERO}")
         _load(_network(method, name), given, f"{name} from {source}")
         digest.update(f"{name} {source}".encode())
     card = model.card.model_copy(update={"weights_sha256": digest.hexdigest()})

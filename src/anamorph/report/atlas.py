@@ -111,9 +111,8 @@ def _curves(card: AtlasCard) -> Iterator[Curve]:
         return
     kinds = (
         ("Sharpness, % of the cases' own", "relative_sharpness", 100.0),
-        ("Change of the template, % of its contrast", "change", 100.0),
+        ("Change, % of the contrast", "change", 100.0),
         ("Deformation of a case, mm", "deformation_mm", 1.0),
-        ("Mean deformation, mm", "mean_deformation_mm", 1.0),
     )
     deformable = [facts for facts in card.rounds if facts.kind == "deformable"]
     for title, name, scale in kinds:
