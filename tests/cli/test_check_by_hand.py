@@ -181,6 +181,23 @@ def test_a_healthy_cohort(cohort: Callable[..., Path], anamorph: Run) -> None:
     assert anamorph("check", folder / "cohort.csv").out == ended.out
 
 
+def test_extra_scans_have_a_column_of_their_own_where_there_are_some(
+    cohort: Callable[..., Path], anamorph: Run
+) -> None:
+    folder = cohort(5)
+    assert "Extra" not in anamorph("check", folder).out
+    table = folder / "cohort.csv"
+    table.write_text(table.read_text().replace("c01_seg.nii.gz,train", "c01_seg.nii.gz,extra"))
+    ended = anamorph("check", folder)
+    assert ended.code == 0
+    lines = ended.out.splitlines()
+    assert next(line for line in lines if line.startswith("c01_t1")).split()[:2] == ["c01_t1", "extra"]
+    assert next(line for line in lines if line.startswith("Modality")).split()[1:5] == [
+        "Train", "Valid.", "Test", "Extra",
+    ]  # fmt: skip
+    assert next(line for line in lines if line.startswith("t1 ")).split()[1:5] == ["2", "1", "1", "1"]
+
+
 def test_problems_of_a_cohort_stand_under_their_scans(cohort: Callable[..., Path], anamorph: Run) -> None:
     folder = cohort(4)
     (folder / "c01.nii.gz").unlink()

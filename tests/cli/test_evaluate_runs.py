@@ -95,7 +95,7 @@ def test_where_every_case_fails_the_reasons_are_told(
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [
-        ((), 2, "nothing to evaluate: give --model, --methods"),
+        ((), 2, "E-CFG-010: nothing to evaluate; give --model, --methods"),
         (("--methods", "nonee"), 2, "did you mean none?"),
         (("--methods", "none"), 3, "E-EVA-013: no pair by the rule 'within'"),
         (("--methods", "none", "--segmentations", "x"), 2, "two evaluations"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,25 @@ def test_labels_that_one_lacks_and_another_has_alone(three: Callable[..., Cohort
     assert of(found, 0) == ["W-COH-012: c0_labels.nii.gz: lacks label 2 (2 of 3 have it)"]
     assert of(found, 1) == ["W-COH-011: c1_labels.nii.gz: has label 7 (1 of 3 have it)"]
     assert of(found, 2) == []
+
+
+def test_extra_scans_that_have_only_some_of_the_labels(three: Callable[..., Cohort], tmp_path: Path) -> None:
+    """They are told once, and no scan stands out by it."""
+    cohort, scans = three(), []
+    for number in range(3, 8):
+        image, labels = tmp_path / f"x{number}.nii.gz", tmp_path / f"x{number}_labels.nii.gz"
+        write(Image.from_array(noise(number, -900, 1500), SPACING), image)
+        nib.save(nib.Nifti1Image(boxes(2), SPACING), labels)
+        scans.append(Scan(f"x{number}", "t1", image, labels, split="extra"))
+    found = describe_cohort(Cohort(tmp_path, (*cohort.scans, *scans)))
+    assert [of(found, number) for number in range(8)] == [[]] * 8
+    assert [problem.message for problem in found.problems] == [
+        "W-COH-053: label 1 of the training scans in no extra scan: it would be left out of the plan"
+    ]
+    unlabelled = tuple(replace(scan, labels=None) for scan in scans)
+    assert describe_cohort(Cohort(tmp_path, (*cohort.scans, *unlabelled))).problems == []
+    copy = (*cohort.scans, replace(scans[0], image=cohort.scans[2].image))
+    assert [problem.code for problem in describe_cohort(Cohort(tmp_path, copy)).problems] == ["W-COH-053", "E-COH-024"]
 
 
 def test_labels_of_which_none_is_left(three: Callable[..., Cohort]) -> None:

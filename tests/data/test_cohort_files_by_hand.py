@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -118,6 +119,9 @@ def test_a_table_written_is_read_again(tables: Tables, tmp_path: Path) -> None:
     assert tuple(table.columns) == COLUMNS
     assert next(iter(table.image)) == "../../cohort/images/a_t1.nii.gz"
     assert list(table.split) == ["train", "train", "test"]
+    extra = Cohort(cohort.root, (cohort.scans[0], replace(cohort.scans[2], split="extra")))
+    write_cohort(extra, other)
+    assert read_cohort(other).scans == extra.scans
 
 
 def test_a_table_without_pairs_takes_those_of_the_old_one_away(tables: Tables) -> None:

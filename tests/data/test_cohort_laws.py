@@ -75,6 +75,17 @@ def test_cases_outside_of_train_stay_where_they_are() -> None:
     assert before == after
 
 
+def test_extra_cases_are_neither_drawn_nor_counted_unless_there_are_some() -> None:
+    cohort = cohort_of(10)
+    scans = (*cohort.scans, *(Scan(f"x{n}", "a", Path(f"x{n}"), split="extra") for n in range(20)))
+    found = Cohort(Path(), scans).divided(validation=0.2, test=0.2)
+    assert {name: len(found.of_split(name).cases) for name in found.splits} == {
+        "train": 6, "validation": 2, "test": 2, "extra": 20,
+    }  # fmt: skip
+    assert found.of_split("test").scans == cohort.divided(validation=0.2, test=0.2).of_split("test").scans
+    assert cohort.splits == ("train", "validation", "test")
+
+
 def test_torn_pairs_are_left_out() -> None:
     cohort = cohort_of(10)
     listed = [Pair(cohort.scans[0], scan) for scan in cohort.scans[1:]]

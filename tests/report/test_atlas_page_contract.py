@@ -48,7 +48,7 @@ def test_the_page_of_a_group(shape: tuple[int, ...]) -> None:
     assert page.count('<figure class="stage">') == (1 if len(shape) == 2 else 3)
     assert page.count('class="label" d="M') == (1 if len(shape) == 2 else 3)
     assert page.count("The template: ") == 12
-    assert page.count('<figure class="curve-chart">') == 4
+    assert page.count('<figure class="curve-chart">') == 3
     assert ("Cavities" in page) == (len(shape) == 3)
     assert "stands apart" in page
     assert 'src="http' not in page

@@ -94,7 +94,9 @@ def test_decimals_suit_the_column_and_the_value() -> None:
     found = compare(rows)
     assert [shown(found, found.leading[0], method).text for method in found.methods] == ["84.1", "0.17", "0"]
     tiny = compare([Score("folded_fraction", 1.234e-7, case="c", method="m")])
-    assert shown(tiny, tiny.columns[0], "m").text == "0.000000"
+    assert shown(tiny, tiny.columns[0], "m").text == "0"
+    some = compare([Score("folded_fraction", value, case=f"c{value}", method="m") for value in (0.0, 2e-6)])
+    assert shown(some, some.columns[0], "m").text == "0.000001 ± 0.000001"
     assert heading(tiny.columns[0]) == "Folded ↓"
 
 

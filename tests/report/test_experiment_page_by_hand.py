@@ -61,3 +61,11 @@ def test_the_record_holds_every_cell_and_no_number_that_json_lacks() -> None:
     distance = cells["hd95_mm", "none"]
     assert (distance["n"], distance["failed"], distance["mean"], distance["sd"]) == (1, 1, 4.0, None)  # c2 is nobody's
     assert any("empty in the result" in note for note in table["notes"])
+
+
+def test_figures_stand_behind_the_tables() -> None:
+    shown = {"a_means.svg": "Means of the methods", "a_cases.svg": "Cases"}
+    lines = experiment_page("Letters", "", found(), TRAINED, FACTS, shown).splitlines()
+    pictures = [line for line in lines if line.startswith("![")]
+    assert pictures == ["![Means of the methods](a_means.svg)", "![Cases](a_cases.svg)"]
+    assert lines.index("| method | Dice, liver ↑ |") < lines.index(pictures[0]) < lines.index("## Trainings")

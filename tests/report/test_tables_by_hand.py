@@ -62,6 +62,7 @@ def test_numbers_have_as_many_digits_as_mean_something(value: float | None, unit
         ("jacobian_min", "Jacobian, smallest"),
         ("nsd_2mm", "NSD at 2 mm"),
         ("nsd_0.5mm", "NSD at 0.5 mm"),
+        ("nsd_2mm_mean", "NSD at 2 mm, mean"),
         ("structural_similarity", "SSIM"),
         ("something_new", "Something new"),
     ],

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from anamorph.report.training import MOST_SAMPLES, render_training
+from anamorph.report.training import MOST_SAMPLES, render_training, strip_of
 
 COLUMNS = (
     *("epoch", "step", "seconds", "waiting", "overflows", "generator.rate", "discriminator.rate"),
@@ -120,3 +121,30 @@ def test_a_run_that_is_not_complete_says_so(folder: Path, status: str) -> None:
 def test_broken_files_are_left_out(folder: Path, name: str, content: bytes) -> None:
     (folder / name).write_bytes(content)
     assert "Training of" in text_of(render_training(folder))
+
+
+def test_an_atlas_is_shown_from_its_first_picture_to_its_last(folder: Path) -> None:
+    assert 'id="atlas"' not in render_training(folder)
+    for epoch in (0, 10, 20):
+        Image.fromarray(np.full((8, 8), epoch, np.uint8)).save(folder / "samples" / f"atlas_{epoch:04d}.png")
+    html = render_training(folder)
+    assert 'href="#atlas"' in html
+    section = html[html.index('<section id="atlas">') : html.index('<section id="samples">')]
+    assert re.findall(r"<figcaption>(.*?)</figcaption>", section) == ["epoch 0", "epoch 10", "epoch 20"]
+
+
+def test_the_first_picture_above_the_last(tmp_path: Path) -> None:
+    for epoch, grey in ((0, 10), (5, 100), (20, 200)):
+        Image.fromarray(np.full((6, 8, 3), grey, np.uint8)).save(tmp_path / f"atlas_{epoch:04d}.png")
+    strip = strip_of(tmp_path, "atlas")
+    assert strip is not None
+    with Image.open(BytesIO(strip)) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    assert pixels.shape == (12, 8, 3)
+    assert (pixels[:6] == 10).all()
+    assert (pixels[6:] == 200).all()
+    assert strip == strip_of(tmp_path, "atlas")
+    assert strip_of(tmp_path, "epoch") is None
+    (tmp_path / "atlas_0020.png").write_bytes(b"nonsense")
+    assert strip_of(tmp_path, "atlas") is None
+    assert strip_of(tmp_path / "nowhere", "atlas") is None

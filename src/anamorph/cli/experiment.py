@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +13,7 @@ from anamorph.cli.arguments import Form
 if TYPE_CHECKING:
     from anamorph.cli.screen import Screen
     from anamorph.evaluation.comparison import Comparison
+    from anamorph.report.experiment_html import ExperimentFigures
     from anamorph.training.experiment import ExperimentResult
 
 
@@ -29,7 +30,7 @@ class ExperimentRequest(BaseModel):
     """Folder for all that is made; build/experiments/PAPER/NAME_SCALE if absent, with the name that the file gives or
     its own. What is there already is not done again."""
     results: Path = Path("benchmarks/results")
-    """Folder for the table: PAPER/NAME_SCALE.md, with .json and .csv."""
+    """Folder for the table: PAPER/NAME_SCALE.md, with .json, .csv and figures."""
     device: str = "auto"
     """auto, cpu or cuda."""
     threads: Annotated[int, Field(ge=1)] | None = None
@@ -50,10 +51,11 @@ FORM = Form(
 
 
 def run(request: ExperimentRequest, screen: Screen) -> int:
-    """Run what is not done yet, and write the table; 5 where a case failed."""
+    """Run what is not done yet, and write the table and the page; 5 where a case failed."""
     import torch
 
     from anamorph.cli.compare import show, tell_failures
+    from anamorph.cli.experiment_figures import figures_of, write_figures
     from anamorph.cli.screen import shown
     from anamorph.training.configuration import Machine
     from anamorph.training.experiment import run_experiment
@@ -71,14 +73,19 @@ def run(request: ExperimentRequest, screen: Screen) -> int:
             progress=progress, say=screen.say,
         )  # fmt: skip
     pages = out / stem if experiment.folder else out  # several files may share the folder
-    comparisons = _compared(result, pages)
-    page = _record(request, f"{paper}/{stem}_{request.scale}", result, comparisons)
+    comparisons, table = _compared(result, pages), request.results / paper / f"{stem}_{request.scale}"
+    with screen.progress() as progress:
+        figures = figures_of(result, out, comparisons, request.device, progress)
+    table.parent.mkdir(parents=True, exist_ok=True)
+    facts = _facts(request)
+    _record(table, result, comparisons, facts, write_figures(figures, table, result, out))
+    page = _page(pages, out, result, comparisons, facts, figures)
     for group, comparison in comparisons.items():
         if group:
             screen.say(f"\n{group}")
         show(comparison, screen)
-        screen.say(f"page: {shown(pages / group / 'comparison.html')}")
-    screen.say(f"table: {shown(page)}")
+    screen.say(f"table: {shown(table.with_name(f'{table.name}.md'))}")
+    screen.say(f"page: {shown(page)}")
     return tell_failures(result.scores, screen)
 
 
@@ -101,23 +108,15 @@ def _compared(result: ExperimentResult, pages: Path) -> dict[str, Comparison]:
     return found
 
 
-def _record(
-    request: ExperimentRequest, name: str, result: ExperimentResult, comparisons: Mapping[str, Comparison]
-) -> Path:
-    """Tables, record and scores among the results; returns the tables' file."""
-    import json
-
+def _facts(request: ExperimentRequest) -> dict[str, Any]:
+    """Where the numbers come from."""
     import torch
 
-    from anamorph.data.files import atomic_write
-    from anamorph.evaluation.scores import to_csv
     from anamorph.inference.provenance import commit, hardware, now, versions
     from anamorph.inference.register import resolve_device
-    from anamorph.report.experiment import experiment_page, experiment_record
 
-    experiment, stem = result.experiment, request.results / name
     device = resolve_device(request.device)
-    facts = {
+    return {
         "command": f"anamorph experiment {request.file.as_posix()} --scale {request.scale}",
         "commit": commit(request.file.resolve().parent),
         "date": now(),
@@ -125,16 +124,63 @@ def _record(
         "threads": torch.get_num_threads(),
         "versions": versions(("anamorph", "torch", "numpy", "scipy", "monai", "accelerate")),
     }
+
+
+def _record(
+    table: Path,
+    result: ExperimentResult,
+    comparisons: Mapping[str, Comparison],
+    facts: Mapping[str, Any],
+    figures: Mapping[str, str],
+) -> None:
+    """Tables, record and scores among the results, as ``table`` with each their suffix."""
+    import json
+
+    from anamorph.data.files import atomic_write
+    from anamorph.evaluation.scores import to_csv
+    from anamorph.report.experiment import experiment_page, experiment_record
+
+    experiment = result.experiment
     record = experiment_record(
         experiment.title, comparisons, result.trained, facts, experiment.model_dump(mode="json", exclude={"about"})
     )
     texts = {
-        ".md": experiment_page(experiment.title, experiment.about, comparisons, result.trained, facts),
+        ".md": experiment_page(experiment.title, experiment.about, comparisons, result.trained, facts, figures),
         ".json": json.dumps(record, indent=1, allow_nan=False) + "\n",
         ".csv": to_csv(result.scores),
     }
-    stem.parent.mkdir(parents=True, exist_ok=True)
     for suffix, text in texts.items():
-        with atomic_write(stem.with_suffix(suffix)) as part:
+        with atomic_write(table.with_name(table.name + suffix)) as part:
             part.write_text(text, encoding="utf-8")
-    return stem.with_suffix(".md")
+
+
+def _page(
+    pages: Path,
+    folder: Path,
+    result: ExperimentResult,
+    comparisons: Mapping[str, Comparison],
+    facts: Mapping[str, Any],
+    figures: ExperimentFigures,
+) -> Path:
+    """The experiment's own page, and those of its trainings."""
+    import os
+
+    from anamorph.cli.train import write_report
+    from anamorph.data.files import atomic_write
+    from anamorph.report.experiment_html import render_experiment
+
+    experiment = result.experiment
+
+    def relative(path: Path) -> str:
+        return Path(os.path.relpath(path, pages)).as_posix()
+
+    tables = {group: relative(pages / group / "comparison.html") for group in comparisons}
+    runs = {name: relative(write_report(folder / "runs" / name)) for name in result.trained}
+    page = pages / "report.html"
+    with atomic_write(page) as part:
+        part.write_text(
+            render_experiment(
+                experiment.title, experiment.about, comparisons, result.trained, facts, figures, tables, runs
+            ), encoding="utf-8",
+        )  # fmt: skip
+    return page

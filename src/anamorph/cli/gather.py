@@ -25,10 +25,11 @@ class GatherRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
-    layout: Literal["nnunet", "bids", "ixi", "freesurfer", "first", "splits", "folders"]
-    """nnunet: a raw dataset with dataset.json. bids: folders sub-*. ixi: IXI002-Guys-0828-T1.nii.gz. freesurfer: a
-    folder SUBJECT/mri of each. first: FSL FIRST's labels beside the images. splits: folders train and test of CASE_img
-    and CASE_seg. folders: images, labels, masks and landmarks."""
+    layout: Literal["nnunet", "bids", "learn2reg", "chaos", "ixi", "freesurfer", "first", "splits", "folders"]
+    """nnunet: a raw dataset with dataset.json. bids: folders sub-*. learn2reg: as AbdomenMRCT, with NAME_dataset.json.
+    chaos: CT and MR, converted from DICOM. ixi: IXI002-Guys-0828-T1.nii.gz. freesurfer: a folder SUBJECT/mri of each.
+    first: FSL FIRST's labels beside the images. splits: folders train and test of CASE_img and CASE_seg. folders:
+    images, labels, masks and landmarks."""
     folder: Path
     """The dataset."""
     out: Path
@@ -107,9 +108,8 @@ def _divide(cohort: Cohort, request: GatherRequest, screen: Screen) -> Cohort:
 
 def _tell(cohort: Cohort, table: Path, screen: Screen) -> None:
     from anamorph.cli.screen import shown
-    from anamorph.data.cohort import SPLITS
 
-    cases = {split: len(cohort.of_split(split).cases) for split in SPLITS}
+    cases = {split: len(cohort.of_split(split).cases) for split in cohort.splits}
     screen.say(f"{len(cohort.cases)} cases: {', '.join(f'{count} {split}' for split, count in cases.items())}")
     for modality, count in sorted(Counter(scan.modality for scan in cohort.scans).items()):
         labelled = sum(scan.modality == modality and scan.labels is not None for scan in cohort.scans)

@@ -9,7 +9,11 @@ from anamorph.cli.run_report import facts_of, recorded, say_summary, score_rows,
 from anamorph.inference.request import SegmentationRequest
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from anamorph.cli.screen import OnProgress, Screen
+    from anamorph.data.image import Image
+    from anamorph.inference.atlas_segmentation import AtlasFit
     from anamorph.inference.run_folder import Run
     from anamorph.inference.segment_run import SegmentationResult
     from anamorph.report.inputs import ReportInputs
@@ -31,6 +35,8 @@ FORM = Form(
 
 KEY_SCORES = ("dice_mean", "hd95_mean_mm", "dice", "hd95_mm", "volume_mm3", "area_mm2")
 """What the terminal shows, in this order; ``scores.csv`` and the report hold every row."""
+MOST_VOXELS_WITH_GRID = 2**25
+"""Of an image whose report shows the deformed grid of an atlas; its map takes 12 bytes a voxel."""
 
 
 def run(request: SegmentationRequest, screen: Screen) -> int:
@@ -73,8 +79,33 @@ def report_of(request: SegmentationRequest, result: SegmentationResult, run: Run
         settings=settings_of(request),
         facts=facts_of(run),
         seconds_by_stage=run.facts["seconds"],
-        loss_by_stage={} if atlas is None or not atlas.losses else {"refinement": atlas.losses},
+        loss_by_stage={} if atlas is None or not atlas.losses else {"network": atlas.losses},
+        earlier_labels={} if atlas is None else _earlier(atlas),
+        atlas_displacement_mm=None if atlas is None else _to_atlas(atlas, image),
     )
+
+
+def _earlier(atlas: AtlasFit) -> dict[str, np.ndarray]:
+    """What a fitted atlas went by, in order."""
+    steps = {"network": atlas.network, "atlas, one pass": atlas.one_pass}
+    return {name: labels.data.numpy() for name, labels in steps.items() if labels is not None}
+
+
+def _to_atlas(atlas: AtlasFit, image: Image) -> np.ndarray | None:
+    """Where the atlas has each voxel of an image, d I J (K), mm; None of a large image or a map without an inverse."""
+    import math
+    import warnings
+
+    from anamorph.errors import AnamorphWarning, NumericalError
+
+    if math.prod(image.grid.shape) > MOST_VOXELS_WITH_GRID:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AnamorphWarning)
+        try:
+            return atlas.to_image.inverse().displacement_on(image.grid)
+        except NumericalError:
+            return None
 
 
 def _title(request: SegmentationRequest) -> str:

@@ -59,14 +59,18 @@ def shown(found: Comparison, column: Column, method: str) -> Shown:
 
 
 def mean_and_sd(column: Column, summary: Summary) -> str:
-    """Both with the decimals that suit the column: three digits, and at least two of what is far below the others."""
+    """Both with the decimals that suit the column: three digits, and at least two of what is far below the others.
+
+    What has none of its digits within six decimals is rounding, and 0.
+    """
     means = [abs(cell.summary.mean) for cell in column.cells.values() if cell.summary.n]
     usual = min((size for size in means if size > max(means) / 20), default=0.0)
     decimals = max(_digits(usual, 3), _digits(abs(summary.mean), 2))
     if summary.mean == 0 and not summary.sd > 0:
         return "0"
     spread = "" if math.isnan(summary.sd) else f" ± {summary.sd:.{decimals}f}"
-    return f"{summary.mean:.{decimals}f}{spread}"
+    text = f"{summary.mean:.{decimals}f}{spread}"
+    return text if any(digit in text for digit in "123456789") else "0"
 
 
 def alike(values: Sequence[float]) -> list[str]:

@@ -18,6 +18,7 @@ def experiment_page(
     found: Mapping[str, Comparison],
     trained: Mapping[str, Mapping[str, Any]],
     facts: Mapping[str, Any],
+    figures: Mapping[str, str] | None = None,
 ) -> str:
     """The page, as Markdown.
 
@@ -26,13 +27,18 @@ def experiment_page(
         found: its methods compared, by group of cases; a group of the name "" has no heading.
         trained: training -> what its model card says of it.
         facts: where the numbers come from: command, scale, commit, date, hardware, versions.
+        figures: files beside the page -> what they show.
     """
     parts = [f"# {title}", about.strip()]
     for group, comparison in found.items():
         parts += [f"## {group}" if group else "", as_markdown(comparison).strip()]
+    parts += [f"![{shows}]({name})" for name, shows in (figures or {}).items()]
     if trained:
         parts += ["## Trainings", _trainings(trained)]
-    parts += ["## Where the numbers come from", _facts(facts)]
+    parts += [
+        "## Where the numbers come from",
+        "\n".join(f"- {name}: {words}" for name, words in facts_in_words(facts)),
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -81,13 +87,28 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _trainings(trained: Mapping[str, Mapping[str, Any]]) -> str:
-    """What is said of every training, one column a fact that all or some have."""
+def trainings_in_words(trained: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """What is said of every training: facts that all or some have, and each training's words for them."""
     names = list(dict.fromkeys(fact for about in trained.values() for fact, value in about.items() if _is_plain(value)))
-    lines = [f"| training | {' | '.join(name.replace('_', ' ') for name in names)} |", "|---" * (len(names) + 1) + "|"]
-    for training, about in trained.items():
-        lines.append(f"| {training} | {' | '.join(_cell(about.get(name)) for name in names)} |")
-    return "\n".join(lines)
+    rows = [(training, [_cell(about.get(name)) for name in names]) for training, about in trained.items()]
+    return [name.replace("_", " ") for name in names], rows
+
+
+def facts_in_words(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Where the numbers come from, one line a fact."""
+    return [
+        (
+            name.replace("_", " "),
+            ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, Mapping) else str(value),
+        )
+        for name, value in facts.items()
+    ]
+
+
+def _trainings(trained: Mapping[str, Mapping[str, Any]]) -> str:
+    names, rows = trainings_in_words(trained)
+    lines = [f"| training | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    return "\n".join([*lines, *(f"| {training} | {' | '.join(cells)} |" for training, cells in rows)])
 
 
 def _is_plain(value: Any) -> bool:
@@ -98,11 +119,3 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return format_value(value) if isinstance(value, float) else str(value)
-
-
-def _facts(facts: Mapping[str, Any]) -> str:
-    lines = []
-    for name, value in facts.items():
-        shown = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, Mapping) else str(value)
-        lines.append(f"- {name.replace('_', ' ')}: {shown}")
-    return "\n".join(lines)

@@ -181,32 +181,32 @@ def _figure(
 
     images = {"fixed": inputs.fixed, "before": inputs.before, "warped": inputs.warped}
     grey = {name: to_grey(plane.cut(image), windows[name]) for name, image in images.items() if image is not None}
-    pictures = {name: _encode(np.repeat(slice_[..., None], 3, axis=2)) for name, slice_ in grey.items()}
+    pictures = {name: encode(np.repeat(slice_[..., None], 3, axis=2)) for name, slice_ in grey.items()}
     lines = {f"{name}-edges": svg_path(edges(slice_, plane.pixel_mm), pixel) for name, slice_ in grey.items()}
 
     if inputs.displacement_mm is not None:
         lines["grid"] = svg_path(grid_lines(inputs.displacement_mm, plane, step), pixel)
         length = np.linalg.norm([plane.cut(component) for component in inputs.displacement_mm], axis=0)
         share = to_grey(length, limits["displacement"])
-        pictures["displacement"] = _encode(colormaps["inferno"](share)[..., :3])
+        pictures["displacement"] = encode(colormaps["inferno"](share)[..., :3])
     if inputs.jacobian is not None:
         determinant = plane.cut(inputs.jacobian)
         lines["folds"] = svg_path(outline(determinant <= 0), pixel)
         under = grey.get("fixed", np.full(determinant.shape, 0.5, np.float32))
-        pictures["jacobian"] = _encode(_jacobian_colours(determinant, under, limits["jacobian"][1]))
+        pictures["jacobian"] = encode(_jacobian_colours(determinant, under, limits["jacobian"][1]))
     return Figure(
         plane.name.lower(), plane.name, plane.caption, plane.letters, frame, box, pictures, lines,
         tuple(_label_lines(inputs, plane, pixel)),
     )  # fmt: skip
 
 
-def _encode(rgb: np.ndarray) -> str:
-    """Rows x columns x 3 in [0, 1] as a WebP data URI."""
+def encode(rgb: np.ndarray, largest: int = LARGEST_PICTURE, quality: int = 94) -> str:
+    """Rows x columns x 3 in [0, 1] as a WebP data URI, its longer side ``largest`` pixels at most."""
     image = Image.fromarray(np.rint(rgb * 255).astype(np.uint8))
-    if max(image.size) > LARGEST_PICTURE:
-        image.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE))
+    if max(image.size) > largest:
+        image.thumbnail((largest, largest))
     file = io.BytesIO()
-    image.save(file, "WEBP", quality=94, method=4)
+    image.save(file, "WEBP", quality=quality, method=4)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 

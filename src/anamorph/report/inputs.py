@@ -34,6 +34,8 @@ class ReportInputs:
         fixed_labels: integers, 0 is background.
         warped_labels: the moving image's labels after registration.
         found_labels: what a segmentation found.
+        earlier_labels: what it went by on its way there, first things first, by name.
+        atlas_displacement_mm: d I J (K), RAS mm, from the image to the atlas that was fitted to it.
         label_names: integer -> name.
         further_images: more images on the fixed grid to leaf through in the viewer, by name.
         scores: rows with ``metric label unit value reason``. A row may also say its ``stage``, ``before`` or ``after``
@@ -63,6 +65,8 @@ class ReportInputs:
     fixed_labels: Int[np.ndarray, "..."] | None = None
     warped_labels: Int[np.ndarray, "..."] | None = None
     found_labels: Int[np.ndarray, "..."] | None = None
+    earlier_labels: Mapping[str, Int[np.ndarray, "..."]] = field(default_factory=dict)
+    atlas_displacement_mm: Num[np.ndarray, "ndim ..."] | None = None
     label_names: Mapping[int, str] = field(default_factory=dict)
     further_images: Mapping[str, Volume] = field(default_factory=dict)
     scores: Sequence[Mapping[str, Any]] = ()
@@ -76,8 +80,8 @@ class ReportInputs:
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "affine"}
         shapes = {name: array.shape for name, array in arrays.items() if isinstance(array, np.ndarray)}
         shapes |= {name: array.shape for name, array in self.further_images.items()}
-        if "displacement_mm" in shapes:
-            shapes["displacement_mm"] = shapes["displacement_mm"][1:]
+        shapes |= {name: labels.shape for name, labels in self.earlier_labels.items()}
+        shapes |= {name: shapes[name][1:] for name in ("displacement_mm", "atlas_displacement_mm") if name in shapes}
         if not shapes:
             return
         if len(set(shapes.values())) > 1:
@@ -89,7 +93,7 @@ class ReportInputs:
     @cached_property
     def labels(self) -> tuple[int, ...]:
         """The labels of every labelmap, sorted, without the background; a label's place decides its colour."""
-        maps = [labelmap for _, labelmap in self.labelmaps]
+        maps = [*(labelmap for _, labelmap in self.labelmaps), *self.earlier_labels.values()]
         values = {value for labelmap in maps for value in np.unique(labelmap[labelmap != 0]).tolist()}
         return tuple(sorted(values))
 

@@ -18,13 +18,16 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from anamorph.report.document import render_figure
 from anamorph.report.figures import Figures, draw, label_colour
 from anamorph.report.inputs import ReportInputs
+from anamorph.report.refinement import draw_refinement, objective
 from anamorph.report.tables import Score, format_value, pair_scores
 from anamorph.report.verdict import judge
 from anamorph.report.viewer import ViewerVolume, viewer_volumes
 
 NIIVUE = "niivue.umd.js"
+STYLES = ("report.css", "charts.css", "training.css", "figure.css")
 CODE = re.compile(r"^([EW]-[A-Z]{2,4}-\d{3}): ", re.ASCII)
 
 
@@ -39,7 +42,8 @@ def render(inputs: ReportInputs) -> str:
     """
     figures = draw(inputs)
     volumes = viewer_volumes(inputs)
-    css, script = _text("templates/report.css"), _text("templates/report.js")
+    css, script = "\n".join(_text(f"templates/{name}") for name in STYLES), _text("templates/report.js")
+    refinement = draw_refinement(inputs)
     environment = Environment(
         loader=PackageLoader("anamorph.report"),
         autoescape=True,
@@ -56,6 +60,10 @@ def render(inputs: ReportInputs) -> str:
         warnings=[_coded(line) for line in inputs.warnings],
         figures=figures,
         label_key=_label_key(figures),
+        refinement=""
+        if refinement is None
+        else render_figure("sheet.svg.j2", alone=False, sheet=refinement, prefix="refinement-"),
+        objective=objective(inputs),
         scores=_score_tables(pair_scores(inputs.scores)),
         facts=_facts(inputs.facts),
         stages=list(_stages(inputs)),

@@ -83,13 +83,12 @@ def pair_scores(rows: Iterable[Mapping[str, Any]]) -> list[Score]:
 
 def metric_title(metric: str) -> str:
     """A metric's name in words: ``tre_mean_mm`` is ``Landmark error, mean``."""
-    surface_dice = SURFACE_DICE.fullmatch(metric)
-    if surface_dice:
-        return f"NSD at {surface_dice[1]} mm"
     stem, _, suffix = metric.removesuffix("_mm").rpartition("_")
     if suffix not in SUFFIXES or not stem:
         stem, suffix = metric.removesuffix("_mm"), ""
-    title = TITLES.get(stem, stem.replace("_", " ").capitalize())
+    surface_dice = SURFACE_DICE.fullmatch(stem)
+    words = f"NSD at {surface_dice[1]} mm" if surface_dice else stem.replace("_", " ").capitalize()
+    title = TITLES.get(stem, words)
     return f"{title}, {SUFFIXES[suffix]}" if suffix else title
 
 

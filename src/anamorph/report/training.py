@@ -23,6 +23,7 @@ COUNTERS = ("epoch", "step", "seconds", "waiting", "overflows")
 VALIDATION, RATE = "validation", "rate"
 MOST_SAMPLES = 6
 MOST_SAMPLE_PIXELS = 40_000_000
+COLOURS_OF_STRIP = 96
 STATES: dict[str, tuple[str, Tone]] = {
     "complete": ("Complete", "good"),
     "running": ("Running", "plain"),
@@ -44,7 +45,7 @@ def render_training(folder: Path) -> str:
     kept = trained.get("epoch_of_weights")
     configuration = _mapping(record.get("configuration"))
     groups = list(_groups(history, kept if isinstance(kept, int) else None))
-    samples, atlas = (_pictures(folder / "samples", stem) for stem in ("epoch", "atlas"))
+    samples, atlas = (pictures_of(folder / "samples", stem) for stem in ("epoch", "atlas"))
     status, tone = STATES.get(str(record.get("status")), ("No record of the run", "warn"))
     error, warnings = _mapping(record.get("error")), record.get("warnings")
     return render_document(
@@ -149,7 +150,7 @@ def _tiles(
         yield Tile("Rates halved", str(trained["halvings"]), note=note, tone="warn")
 
 
-def _pictures(folder: Path, stem: str) -> list[tuple[str, str]]:
+def pictures_of(folder: Path, stem: str) -> list[tuple[str, str]]:
     """Name and data URI of the last ``stem_EPOCH.png`` and the first, evenly chosen."""
     paths = sorted(path for path in folder.glob(f"{stem}_*.png") if path.is_file()) if folder.is_dir() else []
     if len(paths) > MOST_SAMPLES:
@@ -159,17 +160,36 @@ def _pictures(folder: Path, stem: str) -> list[tuple[str, str]]:
     return [(name, uri) for name, uri in pictures if uri]
 
 
+def strip_of(folder: Path, stem: str) -> bytes | None:
+    """The first ``stem_EPOCH.png`` above the last, as one PNG of few colours; None where there are not both."""
+    paths = sorted(path for path in folder.glob(f"{stem}_*.png") if path.is_file()) if folder.is_dir() else []
+    both = [image for path in (paths[:1] + paths[-1:]) if (image := _read_picture(path)) is not None]
+    if len(paths) < 2 or len(both) < 2:
+        return None
+    strip = Image.new("RGB", (max(image.width for image in both), sum(image.height for image in both)))
+    for image, top in zip(both, (0, both[0].height), strict=True):
+        strip.paste(image, (0, top))
+    file = io.BytesIO()
+    strip.quantize(COLOURS_OF_STRIP, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
 def _picture(path: Path) -> str:
     """A picture as a WebP data URI; empty where it is none."""
-    file = io.BytesIO()
+    image, file = _read_picture(path), io.BytesIO()
+    if image is None:
+        return ""
+    image.save(file, "WEBP", quality=88, method=4)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _read_picture(path: Path) -> Image.Image | None:
+    """None where it is none, or too large."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
-            if image.width * image.height > MOST_SAMPLE_PIXELS:
-                return ""
-            image.convert("RGB").save(file, "WEBP", quality=88, method=4)
+            return None if image.width * image.height > MOST_SAMPLE_PIXELS else image.convert("RGB")
     except (OSError, UnidentifiedImageError, ValueError):
-        return ""
-    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+        return None
 
 
 def _anchor(name: str) -> str:

@@ -5,7 +5,7 @@ file                                    becomes
 ======================================  ===================================================================
 ``train/CASE_img.png``                  case ``CASE`` of split train, modality "image"
 ``train/CASE_seg.png``                  its labels
-``validation``, ``val``, ``test``       the other splits
+``validation`` or ``val``, ``test``     the other splits; ``extra`` is one as well
 ``test_corrupt/CASE_img.png``           case ``CASE_corrupt`` of split test: what a folder adds joins the names
 ======================================  ===================================================================
 
@@ -15,13 +15,14 @@ Files may be of any format that is read.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 from anamorph.data.cohort import Cohort, Scan, Split
 from anamorph.data.cohort_files import safe_name
 from anamorph.data.landmark_formats import listed
 from anamorph.errors import InputError
 
-SPLITS: dict[str, Split] = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+SPLITS: dict[str, Split] = {**dict(zip(get_args(Split), get_args(Split), strict=True)), "val": "validation"}
 IMAGE, LABELS = "_img", "_seg"
 MODALITY = "image"
 

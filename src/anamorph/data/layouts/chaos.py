@@ -1,0 +1,156 @@
+"""The CHAOS challenge: CT of liver donors and MR of other people's abdomens, whose images were converted from DICOM.
+
+=================================================  ==================================================================
+file                                               becomes
+=================================================  ==================================================================
+``CT/5/DICOM_anon/*.nii.gz``                       case ``ct05``, modality ``ct``
+``MR/5/T1DUAL/DICOM_anon/InPhase/*.nii.gz``        case ``mr05``, modality ``t1_in``
+``MR/5/T1DUAL/DICOM_anon/OutPhase/*.nii.gz``       the same case, modality ``t1_out``
+``MR/5/T2SPIR/DICOM_anon/*.nii.gz``                the same case, modality ``t2``
+``Ground/*.nii.gz`` beside ``DICOM_anon``          labels, both phases having the same: 1 liver, 2 right kidney, 3 left
+                                                   kidney, 4 spleen; of a CT the liver alone
+``Test_Sets`` above all that                       split test, else train; it comes without labels
+=================================================  ==================================================================
+
+The download has a folder of DICOM slices where the image is expected, and PNG slices where the labels are. DICOM is not
+read: each folder ``DICOM_anon``, ``InPhase`` and ``OutPhase`` is converted by dcm2niix into itself, and ``stacked``
+puts the slices of a folder ``Ground`` onto the image so made. A CT and an MR of one number are not of one person.
+
+Source: Kavur et al. 2021, doi:10.1016/j.media.2020.101950, and https://chaos.grand-challenge.org/Data/
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+
+from anamorph.data.cohort import Cohort, Scan
+from anamorph.data.files import EXTENSIONS, read, read_labels
+from anamorph.data.image import Labelmap
+from anamorph.data.landmark_formats import listed
+from anamorph.errors import AnamorphWarning, InputError, warn
+
+DICOM, GROUND, TEST = "DICOM_anon", "Ground", "Test_Sets"
+SEQUENCES = {("T1DUAL", "InPhase"): "t1_in", ("T1DUAL", "OutPhase"): "t1_out", ("T2SPIR", ""): "t2"}
+"""Folder of the sequence and folder of the phase -> modality."""
+VOLUMES = tuple(ending for kind in ("nifti", "nrrd", "metaimage") for ending in EXTENSIONS[kind])
+LABEL_NAMES = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen"}
+GREYS = {1: (55, 70), 2: (110, 135), 3: (175, 200), 4: (240, 255)}
+"""Label -> greys of the MR's slices, both included; the organisers write 63, 126, 189 and 252."""
+NUMBER = re.compile(r"\d+")
+
+
+def read_layout(folder: Path) -> Cohort:
+    """Every image that was converted, with its labels.
+
+    Raises:
+        InputError: E-COH-033, no such folders, several volumes in one, labels of other values than 1 to 4; E-FMT-008,
+            nothing was converted yet.
+
+    Warns:
+        W-COH-038: images that are still DICOM, left out.
+    """
+    folder = folder.resolve()
+    scans: list[Scan] = []
+    unconverted: list[str] = []
+    for place, case, modality in _places(folder):
+        image = _volume(place)
+        if image is None:
+            unconverted.append(place.relative_to(folder).as_posix())
+            continue
+        sequence = next(above for above in place.parents if (above / DICOM).is_dir())
+        labels = _volume(sequence / GROUND)
+        if labels is not None:
+            _check(labels)
+        scans.append(Scan(case, modality, image, labels, split="test" if TEST in place.parts else "train"))
+    if not scans and not unconverted:
+        raise _refused(folder, f"no folder {DICOM}", f"CT/5/{DICOM}, MR/5/T2SPIR/{DICOM} and the like")
+    found = f"{len(unconverted)} folders of DICOM without a volume: {listed(unconverted)}"
+    if not scans:
+        do = "convert each into itself, as by dcm2niix -z y -o FOLDER FOLDER"
+        raise InputError("E-FMT-008", found, file=folder, expected="one NIfTI in each", do=do)
+    if unconverted:
+        warn("W-COH-038", f"{found}; left out", file=folder)
+    names = LABEL_NAMES if any(scan.labels for scan in scans) else {}
+    return Cohort(folder, tuple(sorted(scans, key=lambda scan: (scan.case, scan.modality))), label_names=names)
+
+
+def stacked(ground: Path, image: Path, kind: Literal["ct", "mr"], *, upwards: bool) -> Labelmap:
+    """The slices of a folder ``Ground`` as labels on the grid of their image.
+
+    Columns of a slice run to the patient's left, rows to the back, as CHAOS has it; the order of the slices is that of
+    the numbers in their names.
+
+    Args:
+        ground: folder of PNG slices.
+        image: converted from the DICOM slices beside it, on axes of any order and direction.
+        kind: ct, where anything but 0 is liver, or mr, where greys tell the organ.
+        upwards: whether the last slice is the highest, or the lowest.
+
+    Raises:
+        InputError: E-COH-033, slices that are none, differ in size, do not fill the image, or have other greys.
+    """
+    files = sorted(ground.glob("*.png"), key=lambda path: [int(number) for number in NUMBER.findall(path.name)])
+    slices = [_slice(file) for file in files]
+    if len({found.shape for found in slices}) != 1:
+        raise _refused(
+            ground, f"{len(slices)} slices of {len({s.shape for s in slices})} sizes", "PNG slices of one size"
+        )
+    grid = read(image).grid
+    axes = axcodes2ornt(("L", "P", "S" if upwards else "I"))
+    stack = apply_orientation(np.stack(slices, -1), ornt_transform(axes, io_orientation(grid.affine)))
+    if stack.shape != grid.shape:
+        raise _refused(ground, f"slices that make up {stack.shape} voxels", f"{grid.shape} as {image.name} has")
+    if kind == "ct":
+        labels = stack > 0
+    else:
+        labels = sum(label * ((low <= stack) & (stack <= high)) for label, (low, high) in GREYS.items())
+        if strange := np.unique(stack[(stack > 0) & (labels == 0)]).tolist():
+            raise _refused(ground, f"greys {listed([str(grey) for grey in strange])}", "63, 126, 189 and 252")
+    return Labelmap.from_array(np.asarray(labels, np.uint8), grid.affine, LABEL_NAMES)
+
+
+def _places(folder: Path) -> Iterator[tuple[Path, str, str]]:
+    """Folder of each image, its case and its modality."""
+    for place in sorted(folder.rglob(DICOM)) if folder.is_dir() else ():
+        *_, part, number = ("", "", *place.parent.parts)
+        if part == "CT" and number.isdecimal():
+            yield place, f"ct{int(number):02}", "ct"
+        *_, part, number, sequence = ("", "", "", *place.parent.parts)
+        if part == "MR" and number.isdecimal():
+            for (name, phase), modality in SEQUENCES.items():
+                if name == sequence and (place / phase).is_dir():
+                    yield place / phase, f"mr{int(number):02}", modality
+
+
+def _volume(folder: Path) -> Path | None:
+    """The only volume in a folder, if there is any."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = [file for file in files if file.name.lower().endswith(VOLUMES) and not file.name.startswith(".")]
+    if len(found) > 1:
+        raise _refused(folder, f"{len(found)} volumes: {listed([file.name for file in found])}", "one")
+    return found[0] if found else None
+
+
+def _check(labels: Path) -> None:
+    """Refuse values that mean one thing in the CT and another in the MR, as the greys of the slices do."""
+    if strange := sorted(set(read_labels(labels).values()) - LABEL_NAMES.keys() - {0}):
+        expected = ", ".join(f"{label} {name}" for label, name in LABEL_NAMES.items())
+        raise _refused(labels, f"labels {listed([str(label) for label in strange])}", expected)
+
+
+def _slice(file: Path) -> np.ndarray:
+    """Columns x rows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AnamorphWarning)  # it has no place in the world: the image tells
+        return read_labels(file).data.numpy()
+
+
+def _refused(file: Path, found: str, expected: str) -> InputError:
+    return InputError("E-COH-033", found, file=file, expected=expected)
