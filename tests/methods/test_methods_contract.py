@@ -287,7 +287,7 @@ def test_a_phantom_is_learnt(name, device) -> None:
     method = made(name, SHAPES["2d"]).to(device)
     batch = batch_of(method.items, SHAPES["2d"], device)
     before = score(method, batch)
-    history = trained(method, batch, 40)
+    history = trained(method, batch, 80)
     assert history[-1] < 0.5 * history[0]
     after = score(method, batch)
     assert after > 0.75

@@ -23,7 +23,7 @@ def touch(folder: Path, *files: str) -> Path:
 
 def test_the_letters_of_the_paper(tmp_path: Path) -> None:
     names = ("train/B1", "train/B2", "test_clean/B1041", "test_corrupt/B1041")
-    folder = touch(tmp_path, *[f"{name}_{kind}.png" for name in names for kind in ("img", "seg")], "extra/B9_img.png")
+    folder = touch(tmp_path, *[f"{name}_{kind}.png" for name in names for kind in ("img", "seg")], "extra/B9_img.png", "more/B8_img.png")
     found = [
         (scan.case, scan.modality, scan.split, scan.image.name, scan.labels and scan.labels.parent.name)
         for scan in LAYOUTS["splits"](folder).scans
@@ -33,6 +33,7 @@ def test_the_letters_of_the_paper(tmp_path: Path) -> None:
         ("B1041_clean", "image", "test", "B1041_img.png", "test_clean"),
         ("B1041_corrupt", "image", "test", "B1041_img.png", "test_corrupt"),
         ("B2", "image", "train", "B2_img.png", "train"),
+        ("B9", "image", "extra", "B9_img.png", None),
     ]
 
 
