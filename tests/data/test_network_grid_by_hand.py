@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from anamorph.data.image import Image, Labelmap, Mask
 from anamorph.data.network_grid import (
+    counted_as,
     image_to_network,
     labels_to_native,
     labels_to_network,
@@ -124,6 +125,30 @@ def test_labels_become_classes_and_come_back_with_value_name_and_type() -> None:
     assert small.dtype == np.dtype(np.uint8)
     with pytest.raises(ValueError, match="2 probabilities for 2 labels"):
         labels_to_native(probabilities[:2], plan, grid, grid)
+
+
+def test_a_label_that_counts_as_another_is_one_with_it() -> None:
+    """A hole of 2 in the 1: filled where 2 counts as 1, and without a seam where the network's voxels are larger."""
+    values = np.ones((8, 8), np.uint8)
+    values[2:6, 2:6] = 2
+    values[:, 0] = 0
+    labels = Labelmap.from_array(values, np.eye(3))
+    whole = plan_of((8, 8), (1.0, 1.0), labels={1: "liver"}, learn_as={2: 1})
+    assert torch.equal(labels_to_network(labels, whole, labels.grid), torch.from_numpy((values > 0).astype(np.int64)))
+    hole = plan_of((8, 8), (1.0, 1.0), labels={1: "liver"})
+    assert torch.equal(labels_to_network(labels, hole, labels.grid), torch.from_numpy((values == 1).astype(np.int64)))
+    coarse = Grid((4, 4), np.array([[2.0, 0, 0.5], [0, 2.0, 0.5], [0, 0, 1]]))
+    filled = Labelmap.from_array((values > 0).astype(np.uint8), np.eye(3))
+    assert torch.equal(labels_to_network(labels, whole, coarse), labels_to_network(filled, hole, coarse))
+
+
+def test_values_that_count_as_others() -> None:
+    values = np.array([0, 1, 2, 3, 200], np.uint8)
+    assert counted_as(values, {}) is values
+    assert counted_as(values, {2: 1, 200: 3}).tolist() == [0, 1, 1, 3, 3]
+    assert counted_as(values, {2: 1000}).tolist() == [0, 1, 1000, 3, 200], "a value that bytes cannot hold"
+    assert counted_as(values, {1: 2, 2: 3}).tolist() == [0, 2, 3, 3, 200], "once, and not one after the other"
+    assert values.tolist() == [0, 1, 2, 3, 200]
 
 
 def test_l03_labels_beyond_float32_and_int32_survive() -> None:

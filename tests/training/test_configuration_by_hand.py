@@ -65,6 +65,42 @@ def test_m10_what_does_not_fit_is_refused_in_one_line(method: str, values: dict,
     assert line in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"registration": {"chanels": 4}}, "registration.chanels: unknown key; did you mean settings.registration.ch"),
+        ({"registration": {"kind": "voxelmorph", "encodr": [4]}}, "did you mean settings.registration.encoder?"),
+        ({"registration": {"kind": "voxelmorph", "channels": 4}}, "registration.channels: unknown key"),
+        ({"registration": {"kind": "vit"}}, "registration: found {'kind': 'vit'}, expected a network of kind lapirn"),
+        ({"registration": {"kind": "voxelmorph", "decoder": [4]}}, "registration: values that do not fit each other"),
+        ({"registration": 3}, "registration: found 3"),
+        ({"segmentation": {"features": 0}}, "segmentation.features: found 0, expected greater"),
+        ({"segmentation": {"kind": "unet", "channels": "many"}}, "segmentation.channels: found many"),
+    ],
+)
+def test_m10_what_does_not_fit_one_of_several_models(settings: dict, line: str) -> None:
+    """Named by its field, not by the kind of network that pydantic puts in between."""
+    with pytest.raises(ConfigurationError) as caught:
+        configure("macjnet", {"settings": settings})
+    assert str(caught.value).startswith("E-CFG-010: settings.")
+    assert line in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        (
+            {"model": "x", "netwrk": "y"},
+            "initial.registration.netwrk: unknown key; did you mean initial.registration.n",
+        ),
+        ({"network": "y"}, "no initial.registration.model"),
+    ],
+)
+def test_m10_networks_to_begin_with(source: dict, line: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^E-CFG-010: {line}"):
+        configure("macjnet", {"initial": {"registration": source}})
+
+
 def test_a_value_from_a_file_names_it() -> None:
     with pytest.raises(ConfigurationError, match=r"study.yaml: seed: found -1"):
         configure("align", {"seed": -1}, file=Path("study.yaml"))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from anamorph.cli.main import main
+from anamorph.data.layouts import LAYOUTS
 from anamorph.data.phantoms.options import options_for
 from anamorph.errors import ConfigurationError, InputError
 from anamorph.evaluation.scores import Score, from_csv
 from anamorph.methods import METHODS
 from anamorph.training.experiment import ExperimentResult, configured, run_experiment
-from anamorph.training.experiment_recipe import Experiment, Scale, read_experiment
+from anamorph.training.experiment_recipe import Experiment, Gathering, Scale, read_experiment
 
 EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").rglob("*.yaml"))
 TINY = """
@@ -70,8 +72,8 @@ def test_every_committed_experiment_can_be_read(path: Path, scale: Scale) -> Non
     for source in (experiment.cohort, *experiment.cohort.more.values()):
         if source.synthesise is not None:
             assert options_for(source.synthesise.kind, source.synthesise.options)
-    for configuration in configurations.values():
-        assert (METHODS[configuration.method].tasks == ("segment",)) == (experiment.evaluate.task == "segment")
+    for name, row in experiment.rows.items():
+        assert experiment.evaluate.task in METHODS[configurations[row.of or name].method].tasks
 
 
 @pytest.mark.parametrize("scale", ["cpu", "paper"])
@@ -89,7 +91,11 @@ def test_experiments_of_one_folder_have_one_cohort(scale: Scale) -> None:
         for training, configuration in configured(experiment).items():
             values = configuration.model_dump()
             assert trainings.setdefault(training, values) == values, f"{training} of {path.stem}"
-    assert len(shared) == 3
+    assert len(shared) == 4
+
+
+def test_every_layout_can_be_gathered() -> None:
+    assert set(get_args(Gathering.model_fields["layout"].annotation)) == LAYOUTS.keys()
 
 
 def test_from_file_to_table(tmp_path: Path) -> None:

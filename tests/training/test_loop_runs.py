@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from anamorph.data.configuration import save
@@ -215,6 +216,21 @@ def test_other_settings_cannot_continue_a_run(trained, values: dict, line: str) 
     with pytest.raises(ConfigurationError) as caught:
         trained("align", resume=True, **values)
     assert str(caught.value).startswith(f"E-TRN-010: run: {line}")
+
+
+def test_a_run_from_before_labels_could_be_hidden_goes_on(trained, tmp_path: Path) -> None:
+    """Its configuration names neither a share of labels nor networks to begin with."""
+    whole = trained("duel", "whole", schedule={"epochs": 2})
+    trained("duel", "begun", schedule={"epochs": 1})
+    file = tmp_path / "begun" / "config.yaml"
+    kept = {
+        name: part for name, part in yaml.safe_load(file.read_text()).items() if name not in ("labelled", "initial")
+    }
+    file.write_text(yaml.safe_dump(kept))
+    assert same(whole, trained("duel", "begun", schedule={"epochs": 2}, resume=True))
+    assert yaml.safe_load(file.read_text())["labelled"] == {"share": 1.0, "seed": 0}
+    with pytest.raises(ConfigurationError, match=r"E-TRN-010: begun: labelled.share: found 0.5, expected 1.0"):
+        trained("duel", "begun", schedule={"epochs": 3}, labelled={"share": 0.5}, resume=True)
 
 
 def test_other_data_cannot_continue_a_run(cohort: PreparedCohort, trained) -> None:

@@ -145,6 +145,67 @@ def test_only_what_changed_is_done_anew(tmp_path: Path) -> None:
         assert after({"labels": {6: "core"}}) == {name for name in names if not name.startswith("c1")}
 
 
+@pytest.mark.filterwarnings("error::anamorph.errors.AnamorphWarning:anamorph.training.tensors")
+def test_a_label_that_counts_as_another(tmp_path: Path) -> None:
+    """The smaller ball, 6, as part of the larger one, 3: no hole, no class, no warning; the plan keeps it."""
+    cohort = write_scans(tmp_path / "scans", ndim=2)
+    plain = prepare(cohort, tmp_path / "plain")
+    found = prepare(cohort, tmp_path / "out", PreparationSettings.model_validate({"learn_as": "6=3"}))
+    assert (found.plan.labels, found.plan.learn_as) == ({3: "label 3"}, {6: 3})
+    assert load(Plan, tmp_path / "out" / "plan.yaml") == found.plan
+    for scan in found.scans:
+        whole = plain.by_name[scan.name].load()["labels"]
+        assert bool((whole == 2).any())
+        assert bool((scan.load()["labels"] >= (whole > 0)).all())
+        assert scan.classes == (1,)
+    before = files_in(found.folder)
+    prepare(cohort, found.folder)  # as the plan has it
+    assert changed(before, files_in(found.folder)) == set()
+    assert PreparedCohort.open(found.folder).plan.learn_as == {6: 3}
+    prepare(cohort, plain.folder, PreparationSettings(learn_as={6: 3}))
+    again, expected = (PreparedCohort.open(folder).by_name for folder in (plain.folder, found.folder))
+    for name, scan in expected.items():
+        assert torch.equal(again[name].load()["labels"], scan.load()["labels"])
+
+
+def test_a_plan_without_labels_that_count_as_others_has_its_tensors_as_before(tmp_path: Path) -> None:
+    """The recipe of tensors says nothing of them, so that those of before need not be made again."""
+    prepared = prepare(write_scans(tmp_path / "scans", ndim=2), tmp_path / "out")
+    assert tensors._learnt(prepared.plan) == [3, 6]
+    counted = prepared.plan.model_copy(update={"labels": {3: ""}, "learn_as": {6: 3}})
+    assert tensors._learnt(counted) == [3, [(6, 3)]]
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"learn_as": {6: 9}}, "label 6 counts as 9, which is not among the labels"),
+        ({"learn_as": {0: 3}}, "label 0 counts as 3: it is no label of its own, nor the background"),
+    ],
+)
+def test_labels_that_cannot_count_as_others(given: dict, line: str, tmp_path: Path) -> None:
+    cohort = write_scans(tmp_path / "scans", ndim=2)
+    with pytest.raises(ConfigurationError, match=f"E-CFG-010: .*{line}"):
+        prepare(cohort, tmp_path / "out", PreparationSettings.model_validate(given))
+    with pytest.raises(ValidationError, match="label 6 counts as 3: it is no label of its own"):
+        Plan.model_validate(
+            {
+                "spacing": (1, 1),
+                "shape": (2, 2),
+                "orientation": "RA",
+                "modalities": {},
+                "labels": {3: "", 6: ""},
+                "learn_as": {6: 3},
+            }
+        )
+
+
+@pytest.mark.parametrize("text", ["6", "6=", "6=3,6=2", "a=3"])
+def test_words_that_are_no_labels(text: str) -> None:
+    with pytest.raises(ValidationError):
+        PreparationSettings.model_validate({"learn_as": text})
+
+
 def test_an_interrupted_run_goes_on_to_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cohort = write_scans(tmp_path / "scans", ndim=2)
     whole = prepare(cohort, tmp_path / "whole").folder

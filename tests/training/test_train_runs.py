@@ -92,6 +92,16 @@ def test_flags_over_file_over_method(tmp_path: Path) -> None:
     assert (found.pairs.rule, found.pairs.fixed_modality, found.seed) == ("between", "ct", 4)
 
 
+def test_labels_and_networks_to_begin_with() -> None:
+    words = ("macjnet", "data", "--out", "run", "--share", 0.3, "--initial")
+    found = configuration(*words, "registration=runs/reg/model,segmentation.ct=runs/ct/model:network")
+    assert (found.labelled.share, found.labelled.seed) == (0.3, 0)
+    assert {name: (source.model.as_posix(), source.network) for name, source in found.initial.items()} == {
+        "registration": ("runs/reg/model", ""), "segmentation.ct": ("runs/ct/model", "network")
+    }  # fmt: skip
+    assert configuration("align", "data", "--out", "run").labelled.share == 1.0
+
+
 def test_the_configuration_of_a_run_is_a_file_to_begin_from(cohort: PreparedCohort, tmp_path: Path, anamorph) -> None:
     out = tmp_path / "run"
     words = ("train", "segment", cohort.folder, "--device", "cpu", "--quiet")
@@ -112,6 +122,9 @@ def test_the_configuration_of_a_run_is_a_file_to_begin_from(cohort: PreparedCoho
         (["align", "data", "--set", "width.deep=3", "width.deep.er=1"], "--set width.deep.er: deep holds 3"),
         (["align", "data", "--epochs", "0"], "--epochs: found 0"),
         (["align", "data", "--modality", "ct"], "align learns from pairs"),
+        (["align", "data", "--share", "2"], "--share: found 2, expected less than or equal to 1"),
+        (["align", "data", "--initial", "network"], "--initial: found network, expected NETWORK=MODEL:NETWORK"),
+        (["align", "data", "--initial", "network=a:b,network=c"], "--initial: found network=a:b,network=c, expected"),
         (["segment", "data", "--rule", "within"], "segment learns from cases"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from anamorph.data.cohort import PairRule
 from anamorph.data.prepared import PreparedCohort
 from anamorph.evaluation.overlap import label_overlap
 from anamorph.inference.model_folder import domain_of
@@ -20,14 +21,14 @@ from anamorph.training.distributed import Processes
 from anamorph.training.items import choose_items
 from anamorph.training.players import Players
 from anamorph.training.validation import Validation, choice_of, mean_dice, sample_of
-from tests.training.tiny import SHAPE, SPACING, prepared_cohort
+from tests.training.tiny import SHAPE, SPACING, Align, prepared_cohort
 
 
-def validation_of(cohort: PreparedCohort, name: str, most: int = 50) -> Validation:
+def validation_of(cohort: PreparedCohort, name: str, most: int = 50, rule: PairRule = "within") -> Validation:
     kind: Any = METHODS[name]
     torch.manual_seed(0)
     method = kind(kind.Settings(), domain_of(cohort.plan)).eval()
-    items = choose_items(cohort, "validation", kind.items, PairChoice(rule="within"))
+    items = choose_items(cohort, "validation", kind.items, PairChoice(rule=rule))
     return Validation(items, Players(method, kind.schedule, Processes("cpu")), most)
 
 
@@ -70,6 +71,27 @@ def test_a_segmentation_is_judged_by_what_it_finds(cohort: PreparedCohort, monke
 
     monkeypatch.setattr(type(validation.players.method), "segment", truth_of)
     assert scored(validation) == {"segmentation_dice": pytest.approx(1.0)}
+
+
+@pytest.mark.parametrize("sides", [("fixed", "moving"), ("moving",)])
+def test_both_sides_of_a_pair_are_segmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sides) -> None:
+    """Each under its own modality, as far as it has labels: ct found to the voxel, of mr nothing."""
+    both = len(sides) == 2
+    cohort = prepared_cohort(tmp_path / "one", 1, 2, unlabelled=() if both else ("c1",), listed=[(2, 5)])
+    monkeypatch.setitem(METHODS, "both", type("Both", (Align,), {"tasks": ("register", "segment")}))
+    validation = validation_of(cohort, "both", rule="listed")
+    assert validation.measures == (("registration_dice", "segmentation_dice") if both else ("segmentation_dice",))
+    asked = []
+
+    def segment(method: object, image: Tensor, modality: str) -> Tensor:
+        asked.append(modality)
+        found = image > 0.5 if modality == "ct" else torch.zeros_like(image, dtype=torch.bool)
+        return torch.cat([~found, found], 1).float()
+
+    monkeypatch.setattr(METHODS["both"], "segment", segment)
+    dice = scored(validation)["segmentation_dice"]
+    assert asked == (["ct", "mr"] if both else ["mr"])
+    assert dice == pytest.approx(0.5 if both else 0.0)
 
 
 def test_without_labels_the_objective_decides_and_less_is_better(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ FORM = Form(
         "orientation": "AXES",
         "intensities": "MODALITY=KIND...",
         "reference": "CASE_MODALITY",
+        "learn_as": "LABEL=LABEL...",
         "alignment_folder": "FOLDER",
         "max_memory": "SIZE",
     },
@@ -153,7 +154,8 @@ def _labels(plan: Plan) -> str:
         return "none"
     named = [str(value) if name == f"label {value}" else f"{value} {name}" for value, name in plan.labels.items()]
     more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
-    return f"{len(named)} ({', '.join(named[:NAMED])}{more})"
+    counted = "".join(f", {label} as {other}" for label, other in plan.learn_as.items())
+    return f"{len(named)} ({', '.join(named[:NAMED])}{more}){counted}"
 
 
 def _middle(plan: Plan) -> str:

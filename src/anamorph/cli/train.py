@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from anamorph.cli.arguments import Form
 from anamorph.errors import ConfigurationError, NumericalError, ResourceError
@@ -51,6 +51,27 @@ class PairFlags(Part):
     """Of every moving image; any if absent."""
 
 
+class LabelFlags(Part):
+    """Whose labels are learnt from; a configuration file may hold the seed of the draw."""
+
+    share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the training subjects with labels whose labels are learnt from; the others' are hidden."""
+
+
+def networks_of(value: Any) -> Any:
+    """``registration=run/model:network,segmentation.ct=ct/model`` as a mapping; what is no text is left as it is."""
+    if not isinstance(value, str):
+        return value
+    found: dict[str, Any] = {}
+    for part in value.split(","):
+        name, equals, source = part.partition("=")
+        model, colon, network = source.rpartition(":")
+        if not equals or name in found or not (model or network):
+            raise ValueError("NETWORK=MODEL:NETWORK, as in registration=run/model:network,segmentation.ct=ct/model")
+        found[name] = {"model": model, "network": network} if colon else {"model": network}
+    return found
+
+
 class ScheduleFlags(Part):
     """How it is trained; what is left out is as the method's paper has it."""
 
@@ -85,6 +106,11 @@ class TrainRequest(BaseModel):
     """Of a method that registers."""
     modality: str | None = None
     """Of the images of a method that segments; any if absent."""
+    labelled: LabelFlags = LabelFlags()
+    """Whose labels are learnt from."""
+    initial: Annotated[dict[str, dict[str, str]] | None, BeforeValidator(networks_of)] = None
+    """Networks that begin with the weights of trained models, as registration=run/model:network; without the
+    colon all of the model's method."""
     schedule: ScheduleFlags = ScheduleFlags()
     """How it is trained."""
     validation_items: Count | None = None
@@ -112,12 +138,18 @@ FORM = Form(
     positional=("method", "prepared"),
     groups={
         "": ("method", "prepared", "out", "set"),
-        "data": ("rule", "fixed_modality", "moving_modality", "modality"),
+        "data": ("rule", "fixed_modality", "moving_modality", "modality", "share"),
+        "start": ("initial",),
         "schedule": ("validation_items", "seed"),
         "machine": MACHINE,
         "run": ("resume", "force"),
     },
-    metavars={"out": "FOLDER", "prepared": "PREPARED", "set": "NAME=VALUE [NAME=VALUE ...]"},
+    metavars={
+        "out": "FOLDER",
+        "prepared": "PREPARED",
+        "set": "NAME=VALUE [NAME=VALUE ...]",
+        "initial": "NETWORK=MODEL:NETWORK...",
+    },
     example="anamorph train voxelmorph prepared --out run --set similarity=mind_ssc --epochs 50",
     configurable=True,
 )
@@ -188,6 +220,8 @@ def configuration_of(request: TrainRequest) -> TrainingConfiguration:
     values: dict[str, Any] = {
         "settings": settings,
         "pairs": request.pairs.given(),
+        "labelled": request.labelled.given(),
+        "initial": request.initial or {},
         "schedule": request.schedule.given(),
         "modality": request.modality,
         "seed": request.seed,

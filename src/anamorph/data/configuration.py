@@ -8,11 +8,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Discriminator, Tag, ValidationError
 
 from anamorph.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
 MOST_BYTES = 1 << 20
@@ -95,7 +96,7 @@ def refusal(
     """
     problems = error.errors(include_url=False)
     problem = problems[0]
-    place = tuple(part for part in problem["loc"] if isinstance(part, str))
+    place = _untagged(problem, names)
     field = next((place[:length] for length in range(len(place), 0, -1) if place[:length] in names), place)
     if problem["type"] == "missing":
         return ConfigurationError("E-CFG-010", f"no {names.get(field, '.'.join(field))}", expected=usage)
@@ -113,6 +114,18 @@ def refusal(
     file = None if flagged else file
     found = f"{key}: {found}" if key else found
     return ConfigurationError("E-CFG-010", found + others, file=file, expected=expected, do=do)
+
+
+def _untagged(problem: ErrorDetails, names: Mapping[Location, str]) -> Location:
+    """Where a problem is, without the kinds that pydantic names where one of several models was chosen."""
+    found: Location = ()
+    words = [part for part in problem["loc"] if isinstance(part, str)]
+    for number, part in enumerate(words, 1):
+        last = number == len(words) and problem["type"] in ("extra_forbidden", "missing")
+        known = {name[len(found)] for name in names if len(name) > len(found) and name[: len(found)] == found}
+        if last or part in known or not known:
+            found = (*found, part)
+    return found
 
 
 def _advice(problem: ErrorDetails, place: Location, names: Mapping[Location, str]) -> tuple[str, str]:
@@ -190,12 +203,29 @@ def save(model: BaseModel, path: Path) -> None:
 
 
 def places(kind: Any, values: Any, place: Location = ()) -> Iterator[Location]:
-    """Where every field of a model and of the models in it stands; in a mapping, under the keys that ``values`` has."""
+    """Where every field of a model and of the models in it stands; in a mapping, under the keys that ``values`` has.
+
+    Where one of several models is to be chosen, those of the one that ``values`` name.
+    """
     yield place
     values = values if isinstance(values, dict) else {}
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         for name, info in kind.model_fields.items():
-            yield from places(info.annotation, values.get(name), (*place, name))
+            yield from places(_chosen(info, values.get(name)), values.get(name), (*place, name))
     elif get_origin(kind) is dict:
         for name in filter(lambda name: isinstance(name, str), values):
             yield from places(get_args(kind)[1], values[name], (*place, name))
+
+
+def _chosen(info: FieldInfo, values: Any) -> Any:
+    """The type of a field; of several models that a kind tells apart, the one that is meant."""
+    choices = [part.discriminator for part in info.metadata if isinstance(part, Discriminator)]
+    if not choices or not callable(choices[0]):
+        return info.annotation
+    kind = str(choices[0](values if isinstance(values, dict) else {}))
+    members = {part.tag: get_args(member)[0] for member in get_args(info.annotation) for part in _tags(member)}
+    return members.get(kind, info.annotation)
+
+
+def _tags(member: Any) -> list[Tag]:
+    return [part for part in get_args(member)[1:] if isinstance(part, Tag)]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int16, Int64, Shaped
+from jaxtyping import Bool, Float, Float32, Int16, Int64, Integer, Shaped
 from scipy.ndimage import find_objects, gaussian_filter
 from torch import Tensor
 
@@ -156,13 +156,24 @@ def intensity_of(image: Image, plan: Plan) -> Intensity:
 def labels_to_network(labels: Labelmap, plan: Plan, grid: Grid) -> Int64[Tensor, "*net"]:
     """Classes on the network's grid: 0, and 1, 2, ... in the order of the plan's labels; other values become 0.
 
-    Each class is interpolated alone, and the largest share wins, the lower class at a tie.
+    Each class is interpolated alone, and the largest share wins, the lower class at a tie. A label that counts as
+    another (``plan.learn_as``) is one with it before.
     """
-    classes = torch.from_numpy(_classes(labels.data.numpy(), list(plan.labels)))
+    classes = torch.from_numpy(_classes(counted_as(labels.data.numpy(), plan.learn_as), list(plan.labels)))
     if _is_lattice(grid.to_grid(labels.grid)):
         return resample(classes[None], labels.grid, grid, mode="nearest")[0].long()
     boxes = {number: box for number, box in enumerate(find_objects(classes.numpy()), 1) if box is not None}
     return _elected(lambda number, box: classes[box] == number, boxes, labels.grid, grid).long()
+
+
+def counted_as(labels: Integer[np.ndarray, "..."], learn_as: Mapping[int, int]) -> Integer[np.ndarray, "..."]:
+    """Label values with those that count as others replaced; the very same where none does."""
+    if not learn_as:
+        return labels
+    result = labels.astype(np.result_type(labels.dtype, *map(np.min_scalar_type, learn_as.values())))
+    for label, counted in learn_as.items():
+        result[labels == label] = counted
+    return result
 
 
 def mask_to_network(mask: Bool[Tensor, "*source"], source: Grid, grid: Grid) -> Bool[Tensor, "*net"]:

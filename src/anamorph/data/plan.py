@@ -65,6 +65,8 @@ class Plan(BaseModel):
     """Channels of every image."""
     labels: dict[int, str] = {}
     """Label value in the files -> name; the network's classes are 0 for the background, then these in order."""
+    learn_as: dict[int, int] = {}
+    """Label value in the files -> the one of ``labels`` that it counts as, as a tumour counts as the liver it is in."""
     alignment: Literal["none", "within", "reference", "given"] = "none"
     """Affine alignment beforehand. within: a case's scans to its first modality. reference: all to one scan.
     given: by the transforms of a folder, ``CASE_MODALITY.tfm``, reference world -> the scan's world."""
@@ -87,6 +89,11 @@ class Plan(BaseModel):
             raise ValueError("middle has a coordinate for each axis")
         if 0 in self.labels:
             raise ValueError("label 0 is the background")
+        for label, counted in self.learn_as.items():
+            if label in self.labels or label == 0:
+                raise ValueError(f"label {label} counts as {counted}: it is no label of its own, nor the background")
+            if counted not in self.labels:
+                raise ValueError(f"label {label} counts as {counted}, which is not among the labels")
         if self.alignment == "reference" and not self.reference:
             raise ValueError("alignment to a reference needs its name")
         return self

@@ -21,6 +21,7 @@ from anamorph.data.cohort import Cohort, Pair, PairRule, Scan
 from anamorph.data.files import atomic_write, check_same_space, read, read_labels
 from anamorph.data.image import Image, Labelmap, Landmarks
 from anamorph.data.landmark_files import paired, read_landmarks
+from anamorph.data.network_grid import counted_as
 from anamorph.data.transform_files import read_transform
 from anamorph.errors import AnamorphError, AnamorphWarning, InputError
 from anamorph.evaluation.cases import (
@@ -89,6 +90,7 @@ def evaluate_segmentation(
     folder: Path,
     *,
     names: Mapping[int, str] | None = None,
+    learn_as: Mapping[int, int] | None = None,
     topology: bool = True,
     progress: Progress | None = None,
     on_case: OnCase | None = None,
@@ -98,6 +100,7 @@ def evaluate_segmentation(
     Args:
         scans: what to segment; one without labels is a failure.
         segmenters: by unlike names.
+        learn_as: label of the truth -> the one that it counts as, as in ``Plan``.
         topology: whether pieces, holes and the like of each label are counted, and compared with the truth's.
         folder, names, progress, on_case: as in ``evaluate_registration``; ``names`` by default are all labels of the
             truth and of the segmentation.
@@ -109,14 +112,17 @@ def evaluate_segmentation(
         truth = read_labels(scan.labels)
         found = segmenter.run(scan, read(scan.image, modality=scan.modality))
         check_same_space(truth.grid, found.labels.grid, scan.labels)
-        a, b = truth.data.numpy(), found.labels.data.numpy()
+        a, b = counted_as(truth.data.numpy(), learn_as or {}), found.labels.data.numpy()
         called = names or _names(a, b, truth)
         scores = segmentation_scores(a, b, truth.grid.spacing, called)
         if topology:
             scores += topology_scores(b, called, truth=a, atlas=found.atlas)
         return [*scores, *found.scores, *_costs(found)]
 
-    return _all(scans, segmenters, score, folder, progress, on_case, "topology" if topology else "")
+    more = ["topology"] if topology else []
+    if learn_as:
+        more.append(f"learn_as {sorted(learn_as.items())}")
+    return _all(scans, segmenters, score, folder, progress, on_case, " ".join(more))
 
 
 def chosen_pairs(

@@ -41,7 +41,7 @@ def with_settings(model: Model, changes: Mapping[str, Any]) -> Model:
     """
     settings = changed_settings(model.method.settings, changes)
     method, trained = _drawn(model, settings), model.method
-    _load(method, trained, ", ".join(changes))
+    give_weights(method, trained, ", ".join(changes))
     card = model.card.model_copy(update={"settings": settings.model_dump(mode="json")})
     return replace(model, method=method.to(model.device).eval().requires_grad_(False), card=card)
 
@@ -76,15 +76,15 @@ def with_networks(model: Model, parts: Mapping[str, str], others: Mapping[str, M
     for name, source in parts.items():
         other, _, path = source.partition(".")
         if source in (INITIAL, ZERO):
-            given = _network(_drawn(model, model.method.settings), name)
+            given = network_of(_drawn(model, model.method.settings), name)
             if source == ZERO:
                 given.load_state_dict({key: torch.zeros_like(tensor) for key, tensor in given.state_dict().items()})
         elif other in others:
-            given = _network(others[other].method, path)
+            given = network_of(others[other].method, path)
             digest.update(others[other].card.weights_sha256.encode())
         else:
             raise _unfit(f"no model {other!r}", f"{', '.join(others)}, {INITIAL} or {ZERO}")
-        _load(_network(method, name), given, f"{name} from {source}")
+        give_weights(network_of(method, name), given, f"{name} from {source}")
         digest.update(f"{name} {source}".encode())
     card = model.card.model_copy(update={"weights_sha256": digest.hexdigest()})
     return replace(model, method=method.to(model.device).eval().requires_grad_(False), card=card)
@@ -97,14 +97,22 @@ def _drawn(model: Model, settings: MethodSettings) -> Method:
         return type(model.method)(settings, domain_of(model.card.plan))
 
 
-def _network(method: Method, name: str) -> nn.Module:
-    known = dict(method.named_children())
-    if name not in known:
-        raise _unfit(f"no network {name!r} in {type(method).__name__}", ", ".join(known))
-    return known[name]
+def network_of(method: Method, name: str) -> nn.Module:
+    """A network of a method, as registration or segmentation.ct; all of it for an empty name.
+
+    Raises:
+        ConfigurationError: E-EVA-015, there is none of that name.
+    """
+    found: nn.Module = method
+    for word in name.split(".") if name else ():
+        known = dict(found.named_children())
+        if word not in known:
+            raise _unfit(f"no network {name!r} in {type(method).__name__}", ", ".join(known))
+        found = known[word]
+    return found
 
 
-def _load(target: nn.Module, source: nn.Module, what: str) -> None:
+def give_weights(target: nn.Module, source: nn.Module, what: str) -> None:
     """Weights and buffers from one into the other.
 
     Raises:

@@ -113,6 +113,11 @@ class Method(nn.Module, ABC):
         self.settings, self.domain = settings, domain
         self.validating = False
 
+    @classmethod
+    def learns_unlabelled(cls, settings: MethodSettings) -> bool:
+        """Whether items without labels teach it anything; by default those that register do."""
+        return "register" in cls.tasks
+
     @abstractmethod
     def networks_of(self, player: str) -> Sequence[nn.Module]:
         """The networks that a player's step changes, and no others."""

@@ -127,6 +127,11 @@ class DynUNet(Method):
             self.teacher = copy.deepcopy(self.network).requires_grad_(False)
             self.register_buffer("cycle", torch.tensor(0))
 
+    @classmethod
+    def learns_unlabelled(cls, settings: MethodSettings) -> bool:
+        """With self-training."""
+        return isinstance(settings, DynUNetSettings) and bool(settings.weights.self_training)
+
     def networks_of(self, player: str) -> Sequence[nn.Module]:
         """The one network."""
         return [self.network]

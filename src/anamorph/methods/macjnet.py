@@ -30,16 +30,15 @@ Where the paper contradicts itself or is silent: docs/methods/macjnet.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 from torch import Tensor, nn
 
 from anamorph.errors import ConfigurationError, InputError
-from anamorph.losses import diffusion, macmind_similarity, soft_dice
-from anamorph.losses.macmind import ALPHAS
+from anamorph.losses import diffusion, soft_dice
 from anamorph.losses.segmentation import one_hot
 from anamorph.methods.base import Batch, Deformation, Domain, Method, MethodSettings, Weight
 from anamorph.methods.network_choice import (
@@ -95,23 +94,12 @@ class MacJNetSettings(SimilaritySettings):
 
     similarity: Similarity = "macmind"
     """Of the warped and the fixed image: any of ``anamorph.losses.SIMILARITIES``."""
-    alphas: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = ALPHAS
-    """macmind: weight of each scale, small to large; their number is K."""
-    concatenated: bool = False
-    """macmind: whether scales stand side by side instead of being summed."""
     registration: RegistrationChoice = LapIRNNetworkSettings(attention=True)
     """The registration network; a LapIRN has attention gates unless it says otherwise."""
     segmentation: SegmentationChoice = DynUNetNetworkSettings(squeeze_excitation="max")
     """The network of each modality; one of nnU-Net has scSE unless it says otherwise."""
     weights: MacJNetWeights = MacJNetWeights()
     """Of the terms."""
-
-    @field_validator("alphas")
-    @classmethod
-    def _some(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
-        if not any(alphas):
-            raise ValueError("at least one of alphas is above 0")
-        return alphas
 
     @field_validator("registration", mode="before")
     @classmethod
@@ -211,13 +199,7 @@ class MacJNet(Method):
         moving, mask = batch["moving"], batch.get("moving_mask")
         warped = warp(moving, displacement, outside="border")
         masks = batch.get("fixed_mask"), None if mask is None else warp(mask, displacement.detach())
-        if self.chosen.similarity != "macmind":
-            return compare(self.chosen, batch["fixed"], warped, *masks, moving)
-        return macmind_similarity(
-            batch["fixed"], warped, *masks,
-            alphas=self.chosen.alphas, distance=self.chosen.distance, patch_size=self.chosen.patch_size,
-            concatenated=self.chosen.concatenated,
-        )  # fmt: skip
+        return compare(self.chosen, batch["fixed"], warped, *masks, moving)
 
     def _anatomy(self, batch: Batch, side: Side) -> ImageBatch:
         """Equation (3): B classes I J (K), without gradient."""

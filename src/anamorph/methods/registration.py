@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator, model_serializer
 from torch import Tensor
 
 from anamorph import losses
+from anamorph.losses.macmind import ALPHAS
 from anamorph.losses.masks import Loss
 from anamorph.methods.base import MethodSettings
 from anamorph.types import ImageBatch, MaskBatch
@@ -35,9 +37,12 @@ OPTIONS: dict[str, dict[str, str]] = {
     "ssim": {"sigma": "sigma"},
     "mind": {"distance": "distance", "patch_size": "patch_size"},
     "mind_ssc": {"distance": "distance", "patch_size": "patch_size"},
-    "macmind": {"distance": "distance", "patch_size": "patch_size"},
+    "macmind": {name: name for name in ("distance", "patch_size", "alphas", "concatenated")},
 }
 """Argument of a similarity -> the setting that gives it."""
+
+YOUNGER = ("alphas", "concatenated")
+"""Settings that models from before do not have."""
 
 INFORMATION = ("mi", "local_mi", "nmi")
 
@@ -61,6 +66,26 @@ class SimilaritySettings(MethodSettings):
     """local_mi: side of the parts of the image that have a histogram each."""
     sigma: Positive = 1.5
     """ssim: of the Gaussian window."""
+    alphas: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = ALPHAS
+    """macmind: weight of each scale, small to large; their number is K."""
+    concatenated: bool = False
+    """macmind: whether scales stand side by side instead of being summed."""
+
+    @field_validator("alphas")
+    @classmethod
+    def _some(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
+        if not any(alphas):
+            raise ValueError("at least one of alphas is above 0")
+        return alphas
+
+    @model_serializer(mode="wrap")
+    def _told(self, told: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Without what younger options are by default: what was kept by the words of before stays valid."""
+        values = told(self)
+        for name in YOUNGER:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                values.pop(name, None)
+        return values
 
 
 def compare(

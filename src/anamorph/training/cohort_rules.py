@@ -98,7 +98,7 @@ def without_unlabelled(
             if progress is not None:
                 progress("labels of extra scans", done / len(files))
             with suppress(AnamorphError):
-                present = read_labels(file, policy).values()
+                present = {plan.learn_as.get(label, label) for label in read_labels(file, policy).values()}
                 absent = {label: name for label, name in absent.items() if label not in present}
                 count += 1
             if not absent:
@@ -108,7 +108,9 @@ def without_unlabelled(
     named = listed([f"{label} ({name})" for label, name in absent.items()])
     found = f"label {named} of the training scans in none of {count} labelled extra scans"
     warn("W-COH-053", f"{found}: left out of the plan, since extra scans would teach that it is background")
-    return plan.model_copy(update={"labels": {k: v for k, v in plan.labels.items() if k not in absent}})
+    labels = {label: name for label, name in plan.labels.items() if label not in absent}
+    learn_as = {label: counted for label, counted in plan.learn_as.items() if counted in labels}
+    return plan.model_copy(update={"labels": labels, "learn_as": learn_as})
 
 
 def refuse_or_warn(cohort: Cohort, failed: Mapping[str, AnamorphError], skip_bad: bool) -> None:

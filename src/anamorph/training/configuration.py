@@ -33,6 +33,28 @@ class PairChoice(BaseModel):
     """Of every moving image; any if absent."""
 
 
+class LabelChoice(BaseModel):
+    """Which training subjects show their labels; validation and test keep all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Of the training subjects that have labels; one at least where above 0. A smaller share is part of a larger."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Another number, other subjects; the same ones for every method."""
+
+
+class InitialNetwork(BaseModel):
+    """A network of a trained model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    model: Path
+    """Folder of the model."""
+    network: str = ""
+    """Of its method, as network or segmentation.ct; all of the method if empty."""
+
+
 class TrainingConfiguration(BaseModel):
     """All that decides the result; made by ``configure``, kept as ``config.yaml``."""
 
@@ -48,6 +70,10 @@ class TrainingConfiguration(BaseModel):
     """Of a method that learns from pairs."""
     modality: str | None = None
     """Of the images of a method that learns from single cases; any if absent."""
+    labelled: LabelChoice = LabelChoice()
+    """Whose labels are learnt from."""
+    initial: dict[str, InitialNetwork] = {}
+    """Network of the method, as registration or segmentation.ct -> where its first weights come from."""
     validation_items: Count = 50
     """Most pairs or cases that a validation looks at, spread evenly over all."""
     seed: Annotated[int, Field(ge=0)] = 0

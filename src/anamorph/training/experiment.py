@@ -17,9 +17,7 @@ file              holds
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -29,7 +27,6 @@ from typing import Any
 from anamorph.data.cohort import Cohort
 from anamorph.data.cohort_files import read_cohort, write_cohort
 from anamorph.data.configuration import merged
-from anamorph.data.files import atomic_write
 from anamorph.data.layouts import LAYOUTS
 from anamorph.data.phantoms.kinds import synthesise
 from anamorph.data.prepared import PreparedCohort
@@ -39,15 +36,15 @@ from anamorph.inference import contenders
 from anamorph.inference.evaluate import chosen_pairs, evaluate_registration, evaluate_segmentation, spread
 from anamorph.inference.model_folder import Model, read_model
 from anamorph.inference.model_variants import changed_settings, with_networks, with_settings
+from anamorph.methods import METHODS
 from anamorph.training.configuration import Machine, TrainingConfiguration, configure
+from anamorph.training.experiment_claim import claim
 from anamorph.training.experiment_recipe import CohortRecipe, Experiment, Gathering, Source, Synthesis
 from anamorph.training.loop import train
 from anamorph.training.prepare import plan_for, prepare
 
 Progress = Callable[[str, float], None]
 OnCase = Callable[[str, str, Sequence[Score]], None]
-MADE_BY_COHORT = ("cohort", "gathered", "remapped", "more", "prepared", "runs", "rows")
-"""What another cohort or preparation makes void."""
 CONSISTENCY = ("mice", "ic_")
 TOPOLOGY = ("components", "holes", "tunnels", "cavities", "stray", "betti", "topological", "atlas_betti")
 """Beginnings of metrics that are measured where a table asks for them."""
@@ -109,26 +106,32 @@ def run_experiment(
         AnamorphError: as the stages.
     """
     tell = say or (lambda line: None)
-    configurations = configured(experiment)
-    _claim(experiment, folder, force)
+    configurations = configured(experiment, folder)
+    claim(experiment, folder, force)
     tell("cohort")
     cohort = _cohort(experiment.cohort, folder, progress)
     models: dict[str, Model] = {}
     names: Mapping[int, str] | None = cohort.label_names or None
+    learn_as: Mapping[int, int] = experiment.prepare.learn_as or {}
     if configurations:
         tell("prepare")
         prepared = _prepared(experiment, cohort, folder / "prepared", progress)
         if experiment.labels or names:
             names = prepared.plan.labels
+        learn_as = prepared.plan.learn_as
         for name, configuration in configurations.items():
             tell(f"train {name}")
-            run = folder / "runs" / name
-            if not (run / "model" / "model.json").exists():
-                train(prepared, configuration, run, machine=machine, progress=_named(progress, name), resume=True)
-            models[name] = read_model(run / "model", machine.device)
+            model = model_of(folder, name)
+            if not (model / "model.json").exists():
+                named = _named(progress, name)
+                train(prepared, configuration, model.parent, machine=machine, progress=named, resume=True)
+            models[name] = read_model(model, machine.device)
     tell("evaluate")
+    if names is not None:
+        also = {label: cohort.label_names.get(label, f"label {label}") for label in experiment.evaluate.also}
+        names = {**names, **also}
     told: dict[str, Any] = {"names": names, "progress": progress, "on_case": on_case}
-    scores = _evaluated(experiment, cohort, models, folder / "rows", machine.device, threads, told)
+    scores = _evaluated(experiment, cohort, models, folder / "rows", machine.device, threads, learn_as, told)
     return ExperimentResult(experiment, scores, {name: model.card.trained for name, model in models.items()})
 
 
@@ -139,9 +142,13 @@ def _evaluated(
     folder: Path,
     device: str,
     threads: int,
+    learn_as: Mapping[int, int],
     told: Mapping[str, Any],
 ) -> list[Score]:
-    """The scores of all cases; ``told`` goes on to the evaluation."""
+    """The scores of all cases; ``told`` goes on to the evaluation.
+
+    Registrations are judged by the labels as the files have them; segmentations by what was to be learnt.
+    """
     judged, rows = experiment.evaluate, trained_rows(experiment, models)
     part = cohort.of_split(judged.split)
     if judged.task == "register":
@@ -152,6 +159,8 @@ def _evaluated(
             *(contenders.peer(name, threads, 3600.0) for name in judged.peers),
             *(contenders.registering_model(model, name) for name, model in rows.items()),
         ]
+        if judged.also:  # rows without these labels would not do
+            registrars = [replace(one, stamp=f"{one.stamp} also {sorted(judged.also)}") for one in registrars]
         pairs = [pair for pair in pairs if _wanted(pair.name, judged.groups)]
         return evaluate_registration(spread(pairs, judged.most_items), registrars, folder, **told)
     scans = [scan for scan in part.scans if scan.labels is not None and _wanted(scan.name, judged.groups)]
@@ -159,7 +168,7 @@ def _evaluated(
     consistency = any(metric.startswith(CONSISTENCY) for metric in judged.metrics)
     topology = any(metric.startswith(TOPOLOGY) for metric in judged.metrics)
     segmenters = [contenders.segmenting_model(model, name, consistency=consistency) for name, model in rows.items()]
-    return evaluate_segmentation(scans, segmenters, folder, topology=topology, **told)
+    return evaluate_segmentation(scans, segmenters, folder, learn_as=learn_as, topology=topology, **told)
 
 
 def _wanted(name: str, groups: Mapping[str, str]) -> bool:
@@ -167,8 +176,12 @@ def _wanted(name: str, groups: Mapping[str, str]) -> bool:
     return not groups or any(fnmatchcase(name, pattern) for pattern in groups.values())
 
 
-def configured(experiment: Experiment) -> dict[str, TrainingConfiguration]:
+def configured(experiment: Experiment, folder: Path | None = None) -> dict[str, TrainingConfiguration]:
     """Every training with nothing left open; rows at test time are checked as well, before hours are spent.
+
+    Args:
+        experiment: from ``read_experiment``.
+        folder: of its files, where trainings that begin with others look for those.
 
     Raises:
         ConfigurationError: E-CFG-010, settings or a schedule that do not fit; E-EVA-014, those of a row.
@@ -180,13 +193,28 @@ def configured(experiment: Experiment) -> dict[str, TrainingConfiguration]:
             "schedule": merged(experiment.schedule, recipe.schedule),
             "seed": recipe.seed,
             "validation_items": experiment.validation_items,
+            "modality": recipe.modality,
+            "labelled": (recipe.labelled or experiment.labelled).model_dump(),
+            "initial": {
+                network: {"model": model_of(folder or Path(), training), "network": path}
+                for network, source in recipe.initial.items()
+                for training, _, path in [source.partition(".")]
+            },
         }
-        if experiment.evaluate.task == "register":
+        method = METHODS.get(recipe.method)
+        if method is not None and method.items == "pairs":
             values["pairs"] = (recipe.pairs or experiment.evaluate.pairs).model_dump()
+        elif recipe.pairs is not None:
+            values["pairs"] = recipe.pairs.model_dump()
         found[name] = configure(recipe.method, values)
     for name, row in experiment.rows.items():
         changed_settings(found[row.of or name].settings, row.settings)
     return found
+
+
+def model_of(folder: Path, training: str) -> Path:
+    """Where the model of a training lies in the folder of an experiment."""
+    return folder / "runs" / training / "model"
 
 
 def trained_rows(experiment: Experiment, models: Mapping[str, Model]) -> dict[str, Model]:
@@ -206,31 +234,6 @@ def trained_rows(experiment: Experiment, models: Mapping[str, Model]) -> dict[st
 def _named(progress: Progress | None, name: str) -> Progress | None:
     """Progress whose stages say which training they belong to."""
     return None if progress is None else lambda stage, done: progress(f"{name}: {stage}", done)
-
-
-def _claim(experiment: Experiment, folder: Path, force: bool) -> None:
-    """Say what the folder holds; another evaluation and further trainings make nothing void."""
-    data = experiment.model_dump(mode="json", include={"cohort", "prepare", "labels"})
-    common = experiment.model_dump(mode="json", include={"schedule", "validation_items"})
-    common["pairs"] = experiment.evaluate.pairs.model_dump(mode="json")
-    recipes = {name: recipe.model_dump(mode="json") for name, recipe in experiment.train.items()}
-    trainings = {name: common | {"training": recipe} for name, recipe in recipes.items()}
-    path, before = folder / "recipe.json", {"data": data, "trainings": {}}
-    if path.exists():
-        before = {"data": None, "trainings": {}} | json.loads(path.read_text(encoding="utf-8"))
-    others = [name for name, made_by in trainings.items() if before["trainings"].get(name, made_by) != made_by]
-    if before["data"] != data or others:
-        if not force:
-            found = f"{', '.join(others) or 'the cohort'} was made by another recipe"
-            raise ConfigurationError("E-EXP-002", found, file=folder, do="choose another --out, or use --force")
-        if before["data"] != data:
-            before["trainings"] = {}
-        for name in MADE_BY_COHORT if before["data"] != data else (f"runs/{other}" for other in others):
-            shutil.rmtree(folder / name, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as part:
-        content = {"data": data, "trainings": before["trainings"] | trainings}
-        part.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def _cohort(recipe: CohortRecipe, folder: Path, progress: Progress | None) -> Cohort:
@@ -295,5 +298,6 @@ def _prepared(experiment: Experiment, cohort: Cohort, folder: Path, progress: Pr
         raise ConfigurationError("E-EXP-004", f"label {min(missing)}", expected=f"some of {known}")
     if experiment.labels:
         wanted = {label: name for label, name in plan.labels.items() if label in experiment.labels}
-        plan = plan.model_copy(update={"labels": wanted})
+        counted = {label: other for label, other in plan.learn_as.items() if other in wanted}
+        plan = plan.model_copy(update={"labels": wanted, "learn_as": counted})
     return prepare(cohort, folder, settings, plan=plan, progress=progress)

@@ -17,6 +17,7 @@ from jaxtyping import Int
 from anamorph.data.cohort import Scan, Split
 from anamorph.data.files import read, read_labels, write
 from anamorph.data.image import Image, Labelmap
+from anamorph.data.network_grid import counted_as
 from anamorph.data.prepared import PreparedCohort
 from anamorph.errors import AnamorphError, AnamorphWarning
 from anamorph.evaluation.comparison import Comparison
@@ -124,7 +125,7 @@ def evenly(names: Sequence[str], most: int) -> list[str]:
 def _truth(scan: Scan, prepared: PreparedCohort) -> Labels | None:
     if scan.labels is None:
         return None
-    values = read_labels(scan.labels).data.numpy()
+    values = counted_as(read_labels(scan.labels).data.numpy(), prepared.plan.learn_as)
     return np.where(np.isin(values, list(prepared.plan.labels)), values, 0)
 
 

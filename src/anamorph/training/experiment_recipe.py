@@ -11,7 +11,7 @@ from anamorph.data.cohort import Split
 from anamorph.data.configuration import merged, read_configuration, refusal
 from anamorph.errors import ConfigurationError
 from anamorph.inference.model_variants import INITIAL, ZERO
-from anamorph.training.configuration import PairChoice
+from anamorph.training.configuration import LabelChoice, PairChoice
 from anamorph.training.prepare import PreparationSettings
 
 Scale = Literal["cpu", "paper"]
@@ -26,7 +26,7 @@ class Gathering(BaseModel):
 
     model_config = STRICT
 
-    layout: Literal["nnunet", "bids", "ixi", "freesurfer", "first", "splits", "folders"]
+    layout: Literal["nnunet", "bids", "learn2reg", "chaos", "ixi", "freesurfer", "first", "splits", "folders"]
     """How they lie there, as for ``anamorph gather``."""
     folder: str
     """Below ``ANAMORPH_DATA``."""
@@ -122,7 +122,14 @@ class TrainingRecipe(BaseModel):
     schedule: dict[str, JsonValue] = {}
     """Of the training, as far as it differs from the experiment's and the method's."""
     pairs: PairChoice | None = None
-    """What it learns from, where that differs from what is evaluated."""
+    """What a method that learns from pairs learns from, where that differs from what is evaluated."""
+    modality: str | None = None
+    """Of the images of a method that learns from single cases; any if absent."""
+    labelled: LabelChoice | None = None
+    """Whose labels are learnt from, where that differs from the experiment's."""
+    initial: dict[str, str] = {}
+    """Network of the method -> TRAINING.NETWORK whose weights it begins with, or TRAINING for all of it; trained
+    before."""
     seed: Number = 0
     """Of the training."""
 
@@ -167,6 +174,8 @@ class EvaluationRecipe(BaseModel):
     """What the tables show; everything if empty."""
     labels: tuple[str, ...] = ()
     """Structures that the tables show each by itself; their mean if empty."""
+    also: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Labels by which registrations are judged besides those that are learnt."""
     reference: str = ""
     """Method that every other is tested against; the best and second best if empty."""
 
@@ -188,6 +197,8 @@ class Experiment(BaseModel):
     """How they are brought before the networks."""
     labels: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Labels that are learnt and judged, others being background; all if empty."""
+    labelled: LabelChoice = LabelChoice()
+    """Which training subjects show their labels."""
     schedule: dict[str, JsonValue] = {}
     """Of every training, as far as it differs from the methods' own."""
     validation_items: Annotated[int, Field(ge=1)] = 10
@@ -205,6 +216,18 @@ class Experiment(BaseModel):
                 raise ValueError(f"row {name} is of {unknown[0]!r}, which is not trained")
         if self.evaluate.task == "segment" and (self.evaluate.methods or self.evaluate.peers):
             raise ValueError("methods and peers register; the task is segment")
+        if self.evaluate.task == "segment" and self.evaluate.also:
+            raise ValueError("also is about registration; segmentations are judged by what is learnt")
+        counted = (self.prepare.learn_as or {}).values()
+        if self.labels and (unknown := sorted(set(counted) - set(self.labels))):
+            raise ValueError(f"labels count as {unknown[0]}, which is not learnt")
+        earlier: list[str] = []
+        for name, recipe in self.train.items():
+            for source in (path.partition(".")[0] for path in recipe.initial.values()):
+                if source not in earlier:
+                    when = "later" if source in self.train else "never"
+                    raise ValueError(f"{name} begins with {source}, which is trained {when}")
+            earlier.append(name)
         return self
 
     @property

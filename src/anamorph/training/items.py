@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,13 +14,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from anamorph.data.cohort import PairRule, Split
+from anamorph.data.cohort import PairRule, Split, subject_of
 from anamorph.data.landmark_formats import listed
 from anamorph.data.plan import Plan
 from anamorph.data.prepared import PreparedCohort, PreparedScan
 from anamorph.errors import InputError
 from anamorph.methods import METHODS
-from anamorph.training.configuration import PairChoice, TrainingConfiguration
+from anamorph.training.configuration import LabelChoice, PairChoice, TrainingConfiguration
 
 HostBatch = dict[str, np.ndarray]
 """A batch as it is stored: images float32, labels int16 and masks uint8 without channels."""
@@ -38,6 +39,7 @@ class Items:
         plan: of the cohort.
         keep: whether tensors stay in memory once they are read.
         extra: how many of them, the last, are of the split extra.
+        hidden: rows of ``scans`` whose labels are not shown.
     """
 
     kind: Literal["pairs", "cases"]
@@ -46,6 +48,7 @@ class Items:
     plan: Plan
     keep: bool = False
     extra: int = 0
+    hidden: frozenset[int] = frozenset()
     _kept: dict[int, dict[str, np.ndarray]] = field(init=False, default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -60,9 +63,13 @@ class Items:
         """``CASE_MODALITY``, or two of them joined as ``Pair.name`` does."""
         return "-".join(self.scans[row].name for row in self.index[item])
 
-    def modality(self, item: int) -> str:
-        """Of an item's only image, or of its fixed one."""
-        return self.scans[self.index[item, 0]].scan.modality
+    def modality(self, item: int, side: int = 0) -> str:
+        """Of an item's only image, or of its fixed one (side 0) or moving one (1)."""
+        return self.scans[self.index[item, side]].scan.modality
+
+    def modalities(self, side: int) -> set[str]:
+        """Those of all items' images on a side."""
+        return {self.scans[row].scan.modality for row in np.unique(self.index[:, side])}
 
     @cached_property
     def used(self) -> np.ndarray:
@@ -71,9 +78,25 @@ class Items:
 
     @cached_property
     def labelled(self) -> np.ndarray:
-        """Of each item, whether all of its scans have labels."""
-        has = np.array([scan.classes is not None for scan in self.scans], dtype=bool)
-        return np.all(has[self.index], axis=1)
+        """Of each item, whether all of its scans have labels, which are shown."""
+        return np.all(self._shown[self.index], axis=1)
+
+    @cached_property
+    def any_labelled(self) -> np.ndarray:
+        """Of each item, whether one of its scans has labels, which are shown."""
+        return np.any(self._shown[self.index], axis=1)
+
+    @cached_property
+    def _shown(self) -> np.ndarray:
+        """Of each scan, whether it has labels, which are shown."""
+        has = [scan.classes is not None and row not in self.hidden for row, scan in enumerate(self.scans)]
+        return np.array(has, dtype=bool)
+
+    def without_hidden(self) -> Items:
+        """Those items all of whose labels are shown; the very same where none are hidden."""
+        if not self.hidden:
+            return self
+        return replace(self, index=self.index[~np.isin(self.index, list(self.hidden)).any(axis=1)])
 
     @cached_property
     def masked(self) -> bool:
@@ -123,6 +146,8 @@ class Items:
             found = {name: tensor.numpy() for name, tensor in scan.load().items()}
         except (OSError, SafetensorError) as error:
             raise _damaged(scan) from error
+        if row in self.hidden:
+            found.pop("labels", None)
         if "labels" in found:
             found["labels"] = found["labels"].astype(np.int16)
         if self.keep:
@@ -136,15 +161,16 @@ def choose_items(
     kind: Literal["pairs", "cases"],
     pairs: PairChoice,
     modality: str | None = None,
+    labelled: LabelChoice = LabelChoice(),  # noqa: B008
 ) -> Items:
-    """The items of a split; there may be none."""
+    """The items of a split; there may be none. ``labelled`` says whose labels are shown."""
     scans = tuple(scan for scan in prepared.scans if scan.scan.split == split)
     if kind == "pairs":
         index = _pairs(prepared, scans, pairs)
     else:
         chosen = [row for row, scan in enumerate(scans) if modality in (None, scan.scan.modality)]
         index = np.array(chosen, np.int32).reshape(-1, 1)
-    return Items(kind, scans, index, prepared.plan)
+    return Items(kind, scans, index, prepared.plan, hidden=_hidden(scans, labelled))
 
 
 def choose_extra_items(prepared: PreparedCohort, configuration: TrainingConfiguration, pairs: PairChoice) -> Items:
@@ -164,7 +190,9 @@ def choose_extra_items(prepared: PreparedCohort, configuration: TrainingConfigur
     items = choose_items(prepared, "extra", method.items, pairs, configuration.modality)
     if "segment" in method.tasks:
         _refuse_unlabelled_classes(items, prepared)
-    return replace(items, index=items.index[items.labelled]) if method.tasks == ("segment",) else items
+    if method.learns_unlabelled(configuration.settings):
+        return items
+    return replace(items, index=items.index[items.labelled])
 
 
 def with_extra(items: Items, extra: Items) -> Items:
@@ -193,10 +221,10 @@ def refuse_nothing(
         items: of the training split.
         prepared: where they were looked for.
         pairs, modality: what was looked for.
-        teaches: whether the method learns from labels alone.
+        teaches: whether the method learns to segment, which labels alone teach.
 
     Raises:
-        InputError: E-TRN-001, no items; E-TRN-003, no labels where they are all that teaches.
+        InputError: E-TRN-001, no items; E-TRN-003, no labels where they are needed.
     """
     counts = Counter(scan.scan.modality for scan in items.scans)
     found = ", ".join(f"{number} {name}" for name, number in sorted(counts.items())) or "none"
@@ -211,9 +239,12 @@ def refuse_nothing(
             "E-TRN-001", f"no {wanted} to train on; scans of the training split: {found}{listed}",
             file=prepared.folder, do="choose others, or change the splits and prepare again",
         )  # fmt: skip
-    if teaches and not items.labelled.any():
-        found = f"none of {len(items)} training cases has labels"
-        raise InputError("E-TRN-003", found, file=prepared.folder, expected="some with labels")
+    if teaches and not items.any_labelled.any():
+        found = f"none of {len(items)} training {items.kind} has labels"
+        do = "show a share of the labels above 0" if items.hidden else ""
+        if items.kind == "pairs":
+            do = "train lapirn or voxelmorph, which need none"
+        raise InputError("E-TRN-003", found, file=prepared.folder, expected="some with labels", do=do)
 
 
 def on_device(batch: HostBatch, device: torch.device) -> dict[str, Tensor]:
@@ -241,6 +272,17 @@ def _refuse_unlabelled_classes(items: Items, prepared: PreparedCohort) -> None:
             expected="each in some, since elsewhere it is learnt as background",
             do="delete it from plan.yaml and prepare again, or give these scans the split train",
         )  # fmt: skip
+
+
+def _hidden(scans: Sequence[PreparedScan], labelled: LabelChoice) -> frozenset[int]:
+    """Rows of the scans of subjects whose labels are not shown.
+
+    Subjects are ranked by the SHA-256 of seed and name: the same draw for every method, on any machine.
+    """
+    subjects = {subject_of(scan.scan.case) for scan in scans if scan.classes is not None}
+    ranked = sorted(subjects, key=lambda name: hashlib.sha256(f"labels:{labelled.seed}:{name}".encode()).digest())
+    shown = set(ranked[: max(1, round(labelled.share * len(ranked))) if labelled.share else 0])
+    return frozenset(row for row, scan in enumerate(scans) if subject_of(scan.scan.case) in subjects - shown)
 
 
 def _modalities(pairs: PairChoice) -> tuple[str | None, str | None]:

@@ -33,6 +33,7 @@ class State:
         best_scores: all that it measured.
         sums: over the steps of the running epoch.
         hooked: whether the method's own end of the running epoch is done.
+        initial: networks that began with the weights of other models, and which those are.
     """
 
     step: int = 0
@@ -44,6 +45,7 @@ class State:
     best_scores: dict[str, float] = field(default_factory=dict)
     sums: dict[str, float] = field(default_factory=dict)
     hooked: bool = False
+    initial: dict[str, str] = field(default_factory=dict)
 
 
 class Learner:

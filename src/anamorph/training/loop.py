@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from anamorph.training.checkpoint import Checkpoint, Checkpoints
 from anamorph.training.configuration import Machine, TrainingConfiguration
 from anamorph.training.distributed import Processes
 from anamorph.training.history import History
+from anamorph.training.initial import begin_with
 from anamorph.training.interruption import Interrupted, Interruption, held_back
 from anamorph.training.items import HostBatch, on_device, with_extra
 from anamorph.training.learner import Learner
@@ -79,7 +81,8 @@ def train(
         InputError: E-TRN-001 nothing to learn from, E-TRN-002 a file of the cohort is damaged, E-TRN-003 no labels,
             E-TRN-013 labels that no extra scan has.
         ConfigurationError: E-TRN-008 another run works in the folder, E-TRN-009 it holds an unfinished training,
-            E-TRN-010 that began with other settings, E-TRN-011 or from other data, E-OUT-016 it holds something else.
+            E-TRN-010 that began with other settings, E-TRN-011 or from other data, E-OUT-016 it holds something else,
+            E-EVA-015 a network to begin with that does not fit.
         ResourceError: E-TRN-005 another process of the training died, E-TRN-007 a reading process did, E-TRN-016 the
             GPU's memory ran out, E-OUT-003 the disk is full.
         NumericalError: E-TRN-004 the training diverges however low the rate, E-TRN-015 float16 overflows.
@@ -107,7 +110,13 @@ def train(
 def _finish(run: TrainingRun, task: Task, learner: Learner, listener: Listener) -> None:
     """The model, and the last file."""
     state, weights = learner.state, learner.state.best_epoch or learner.state.epoch
-    trained = {"epochs": state.epoch, "steps": state.step, "epoch_of_weights": weights, "halvings": state.halvings}
+    trained: dict[str, Any] = {
+        "epochs": state.epoch,
+        "steps": state.step,
+        "epoch_of_weights": weights,
+        "halvings": state.halvings,
+    }
+    trained |= {"initial": state.initial} if state.initial else {}
     facts = task.facts(trained, state.best_scores)
     write_model(run.path("model"), learner.finished(), task.configuration.method, task.plan, facts=facts)
     run.facts |= {"trained": trained, "scores": state.best_scores, "speed": listener.speed()}
@@ -185,6 +194,7 @@ class Loop:
 
     def _begin(self, found: Checkpoint | None) -> None:
         if found is None:
+            self.learner.state.initial = begin_with(self.learner.method, self.task.configuration.initial)
             self.learner.begin_alike()
             self.learner.method.eval()
             self.learner.method.before_training(self._everything())

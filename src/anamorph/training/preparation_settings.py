@@ -27,6 +27,16 @@ def intensities_of(value: Any) -> Any:
     return found
 
 
+def labels_of(value: Any) -> Any:
+    """``2=1,5=1`` as a mapping; what is no text is left to the validator."""
+    if not isinstance(value, str):
+        return value
+    parts = [part.partition("=") for part in value.split(",")]
+    if len({label for label, _, _ in parts}) < len(parts) or not all(counted for _, _, counted in parts):
+        raise ValueError("LABEL=LABEL, as in 2=1,5=1")
+    return {label: counted for label, _, counted in parts}
+
+
 class PreparationSettings(BaseModel):
     """What is decided about a plan; the rest is proposed, or stays as ``plan.yaml`` has it."""
 
@@ -43,6 +53,8 @@ class PreparationSettings(BaseModel):
     intensities: Annotated[dict[str, Intensity] | None, BeforeValidator(intensities_of)] = None
     """Of single modalities, as ct=window:-160:240,t1=zscore:1:99:positive: a kind (window, percentiles, zscore, none),
     its ends, and what they are taken from (all, positive, mask). Others are proposed."""
+    learn_as: Annotated[dict[int, int] | None, BeforeValidator(labels_of)] = None
+    """Labels that count as others, as 2=1,5=1: a tumour as the liver that it is in. They are then none of their own."""
     alignment: Literal["none", "within", "reference", "given"] | None = None
     """Affine alignment beforehand; none if absent."""
     reference: str | None = None
@@ -56,5 +68,5 @@ class PreparationSettings(BaseModel):
 
     def fields_of_plan(self) -> dict[str, Any]:
         """What is decided, by the plan's names."""
-        names = ("spacing", "shape", "orientation", "centre", "alignment", "reference")
+        names = ("spacing", "shape", "orientation", "centre", "learn_as", "alignment", "reference")
         return {name: value for name in names if (value := getattr(self, name)) is not None}

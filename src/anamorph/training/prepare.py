@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -71,13 +71,16 @@ def plan_for(
     if before is None:
         bound = settings.max_voxels or MAX_VOXELS
         decided["modalities"] = settings.intensities or {}
+        counted = decided.pop("learn_as", {})
         plan = propose_plan(cohort, decided, max_voxels=bound, policy=policy, progress=progress)
+        if counted:
+            plan = _validated(_counting(plan.model_dump(), counted), ("learn_as",), None)
         plan = without_unlabelled(plan, cohort, policy, progress)
     else:
         if settings.max_voxels is not None:
             do = "say --shape and --spacing, or move plan.yaml away"
             raise ConfigurationError("E-COH-048", "--max-voxels, but the grid is planned", file=file, do=do)
-        values = before.model_dump() | decided
+        values = _counting(before.model_dump() | decided, decided.get("learn_as", {}))
         values["modalities"] = before.modalities | (settings.intensities or {})
         if (values["alignment"], values["reference"]) != (before.alignment, before.reference):
             values["middle"] = None
@@ -252,11 +255,19 @@ def _with_middle(plan: Plan, cohort: Cohort, given: Path, policy: ReadPolicy) ->
     return plan.model_copy(update={"middle": middle})
 
 
-def _validated(values: Mapping[str, Any], decided: Mapping[str, Any], file: Path) -> Plan:
+def _counting(values: dict[str, Any], counted: Mapping[int, int]) -> dict[str, Any]:
+    """A plan's values with labels that count as others, which are then none of its own."""
+    if not counted:
+        return values
+    labels = {label: name for label, name in values["labels"].items() if label not in counted}
+    return values | {"labels": labels, "learn_as": dict(counted)}
+
+
+def _validated(values: Mapping[str, Any], decided: Iterable[str], file: Path | None) -> Plan:
     try:
         return Plan.model_validate(values)
     except ValidationError as error:
-        names = {(name,): f"--{name}" for name in decided}
+        names = {(name,): f"--{name.replace('_', '-')}" for name in decided}
         raise refusal(error, names, list(names), file, "") from None
 
 

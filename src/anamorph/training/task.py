@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from anamorph.data.files import sha256
+from anamorph.data.landmark_formats import listed
 from anamorph.data.plan import Plan
 from anamorph.data.prepared import PreparedCohort, PreparedScan
-from anamorph.errors import warn
+from anamorph.errors import InputError, warn
 from anamorph.inference.model_folder import domain_of
 from anamorph.methods import METHODS
 from anamorph.methods.base import Method
 from anamorph.training.configuration import TrainingConfiguration
-from anamorph.training.items import Items, choose_extra_items, choose_items, refuse_nothing, resolved
+from anamorph.training.items import SIDES, Items, choose_extra_items, choose_items, refuse_nothing, resolved
 from anamorph.training.sampling import Sampler
 
 
@@ -29,9 +30,11 @@ class Task:
     Args:
         folder: of the prepared cohort.
         configuration: with the rule of pairs spelled out.
-        plan: of the cohort; the modality of the fixed images is the first, where one was chosen.
+        plan: of the cohort. Of pairs the modality of all fixed images is the first, that of all moving ones the next; a
+            method that registers and segments knows no others.
         training, extra, validation: the items of each split; those of extra that are learnt from.
         data: digest of plan and index.
+        sides: the modality of all fixed and of all moving images, None where there are several; of single cases empty.
     """
 
     folder: Path
@@ -41,6 +44,7 @@ class Task:
     extra: Items
     validation: Items
     data: str
+    sides: tuple[str | None, ...] = ()
 
     @classmethod
     def of(cls, prepared: PreparedCohort, configuration: TrainingConfiguration) -> Task:
@@ -48,23 +52,29 @@ class Task:
 
         Raises:
             InputError: E-TRN-001, there are none; E-TRN-002, a file of theirs is damaged; E-TRN-003, no labels;
-                E-TRN-013, labels that no extra scan has.
+                E-TRN-013, labels that no extra scan has; E-TRN-017, several modalities where one is needed.
         """
         kind = METHODS[configuration.method]
         pairs, modality = configuration.pairs, configuration.modality
         if kind.items == "pairs":
             pairs = resolved(pairs, prepared)
             configuration = configuration.model_copy(update={"pairs": pairs})
-        training, validation = (
-            choose_items(prepared, split, kind.items, pairs, modality) for split in ("train", "validation")
-        )
-        refuse_nothing(training, prepared, pairs, modality, teaches=kind.tasks == ("segment",))
+        training = choose_items(prepared, "train", kind.items, pairs, modality, configuration.labelled)
+        refuse_nothing(training, prepared, pairs, modality, teaches="segment" in kind.tasks)
+        if not kind.learns_unlabelled(configuration.settings):
+            training = training.without_hidden()
         extra = choose_extra_items(prepared, configuration, pairs)
-        for items in (training, extra, validation):
+        validation = choose_items(prepared, "validation", kind.items, pairs, modality)
+        parts = (training, extra, validation)
+        for items in parts:
             items.check()
         digest = "-".join(sha256(prepared.folder / name) for name in ("plan.yaml", "index.json"))
-        plan = _fixed_first(prepared.plan, pairs.fixed_modality)
-        return cls(prepared.folder, configuration, plan, training, extra, validation, digest)
+        sides = tuple(_only(parts, side) for side in range(2)) if kind.items == "pairs" else ()
+        alone = kind.items == "pairs" and "segment" in kind.tasks
+        if alone:
+            _refuse_mixed(parts, prepared.folder)
+        plan = _ordered(prepared.plan, sides, alone)
+        return cls(prepared.folder, configuration, plan, training, extra, validation, digest, sides)
 
     @cached_property
     def sampler(self) -> Sampler:
@@ -96,6 +106,7 @@ class Task:
             "trained": {
                 "items": len(self.training),
                 "scans": len(self.training.used),
+                **({"labelled_items": int(self.training.any_labelled.sum())} if self.training.hidden else {}),
                 **({"extra_items": len(self.extra)} if len(self.extra) else {}),
                 "validation_items": len(self.validation),
                 "seed": self.configuration.seed,
@@ -106,16 +117,36 @@ class Task:
         }
         if self.training.kind == "pairs":
             facts["pairs"] = self.configuration.pairs.model_dump()
+            if "segment" in METHODS[self.configuration.method].tasks:
+                facts["pairs"] |= dict(zip(("fixed_modality", "moving_modality"), self.sides, strict=True))
         else:
             facts["modality"] = self.configuration.modality
         return facts
 
 
-def _fixed_first(plan: Plan, modality: str | None) -> Plan:
-    if modality not in plan.modalities:
+def _only(parts: Sequence[Items], side: int) -> str | None:
+    """The modality of all images on a side; None where there are several."""
+    found = set[str]().union(*(items.modalities(side) for items in parts))
+    return found.pop() if len(found) == 1 else None
+
+
+def _ordered(plan: Plan, sides: Sequence[str | None], alone: bool) -> Plan:
+    """The plan with the modalities of the sides first, or without any others."""
+    names = dict.fromkeys([*(name for name in sides if name is not None), *(() if alone else plan.modalities)])
+    if [*names] == [*plan.modalities]:
         return plan
-    others = {name: found for name, found in plan.modalities.items() if name != modality}
-    return plan.model_copy(update={"modalities": {modality: plan.modalities[modality], **others}})
+    return plan.model_copy(update={"modalities": {name: plan.modalities[name] for name in names}})
+
+
+def _refuse_mixed(parts: Sequence[Items], folder: Path) -> None:
+    """Refuse several modalities on one side, where each side's own network segments it (E-TRN-017)."""
+    for side, name in enumerate(SIDES["pairs"]):
+        found = sorted(set[str]().union(*(items.modalities(side) for items in parts)))
+        if len(found) > 1:
+            raise InputError(
+                "E-TRN-017", f"{name} images of {listed(found)}", file=folder, expected="one modality a side",
+                do="name --fixed-modality and --moving-modality",
+            )  # fmt: skip
 
 
 def _spacings(scans: list[PreparedScan]) -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:

@@ -227,7 +227,7 @@ def _classes(labels: Labelmap, classes: Tensor, plan: Plan) -> list[int]:
     """The classes on the network's grid; warns of labels that the plan does not know, and of those that got lost."""
     present = [int(number) for number in torch.unique(classes) if number > 0]
     kept = {list(plan.labels)[number - 1] for number in present}
-    native = set(labels.values()) - {0}
+    native = {plan.learn_as.get(label, label) for label in labels.values()} - {0}
     unknown, lost = sorted(native - set(plan.labels)), sorted(native & set(plan.labels) - kept)
     if unknown:
         warn("W-COH-045", f"label {_listed(unknown)} is not in the plan: background", file=labels.name)
@@ -248,9 +248,14 @@ def _recipe(reader: Reader, plan: Plan, alignment_key: str) -> list[Any]:
         dict(reader.sources.hashes),
         plan.modalities[reader.scan.modality].model_dump(mode="json"),
         [plan.orientation, plan.spacing, plan.shape, plan.centre, plan.middle, plan.channels],
-        list(plan.labels) if reader.scan.labels is not None else None,
+        _learnt(plan) if reader.scan.labels is not None else None,
         alignment_key,
     ]
+
+
+def _learnt(plan: Plan) -> list[Any]:
+    """The labels in order, then those that count as others, where there are any."""
+    return [*plan.labels, *([sorted(plan.learn_as.items())] if plan.learn_as else [])]
 
 
 def _voxels(sources: Sources) -> list[str | None]:

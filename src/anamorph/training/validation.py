@@ -1,7 +1,8 @@
 """How good a method is on the validation split: what decides which weights are kept.
 
 A method that registers is judged by the Dice of labels that it warps, one that segments by the Dice of what it finds,
-each averaged over the classes that occur, then over items. Where no labels can tell, the weighted objective does.
+each averaged over the classes that occur, then over the sides of a pair that have labels, then over items. Where no
+labels can tell, the weighted objective does.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from anamorph.methods.base import Batch, Method
 from anamorph.spatial.field import warp
-from anamorph.training.items import Items, on_device
+from anamorph.training.items import SIDES, Items, on_device
 from anamorph.training.players import Players, weighted
 from anamorph.training.reading import Reader
 from anamorph.training.sampling import spread
@@ -29,10 +30,10 @@ Sample = dict[str, Any]
 def measures_of(method: type[Method] | Method, items: Items) -> tuple[str, ...]:
     """What can be measured on these items."""
     found = []
-    if items.plan.labels and items.labelled.any():
-        if "register" in method.tasks and items.kind == "pairs":
+    if items.plan.labels:
+        if "register" in method.tasks and items.kind == "pairs" and items.labelled.any():
             found.append(REGISTRATION)
-        if "segment" in method.tasks:
+        if "segment" in method.tasks and items.any_labelled.any():
             found.append(SEGMENTATION)
     return tuple(found) or (OBJECTIVE,)
 
@@ -49,8 +50,8 @@ class Validation:
     def __init__(self, items: Items, players: Players, most: int) -> None:
         self.items, self.players, self.processes = items, players, players.processes
         self.measures = measures_of(players.method, items)
-        labelled = [int(item) for item in items.labelled.nonzero()[0]]
-        usable = list(range(len(items))) if self.measures == (OBJECTIVE,) else labelled
+        labelled = items.labelled if REGISTRATION in self.measures else items.any_labelled
+        usable = range(len(items)) if self.measures == (OBJECTIVE,) else labelled.nonzero()[0].tolist()
         self.chosen = [usable[place] for place in spread(len(usable), most)]
         self.reader = Reader(items)
 
@@ -83,10 +84,10 @@ class Validation:
     @torch.no_grad()
     def _measure(self, method: Method, batch: Batch, item: int) -> list[tuple[float, float]]:
         """Sum and number of values, by measure."""
-        found = []
+        found, modalities = [], [self.items.modality(item, side) for side in range(self.items.index.shape[1])]
         with self.players.autocast:
             for measure in self.measures:
-                values = _MEASURES[measure](method, batch, self.items.modality(item), self.players)
+                values = _MEASURES[measure](method, batch, modalities, self.players)
                 found.append((sum(values), float(len(values))))
         return found
 
@@ -150,22 +151,26 @@ def template_of(method: Method, spacing: Sequence[float]) -> Sample:
     }
 
 
-def _registration(method: Method, batch: Batch, modality: str, players: Players) -> list[float]:
+def _registration(method: Method, batch: Batch, modalities: Sequence[str], players: Players) -> list[float]:
     displacement = method.register(batch["fixed"], batch["moving"]).displacement.float()
     return mean_dice(batch["fixed_labels"], _warped_labels(batch, displacement), method.domain.classes)
 
 
-def _segmentation(method: Method, batch: Batch, modality: str, players: Players) -> list[float]:
-    image, labels = ("fixed", "fixed_labels") if "fixed" in batch else ("image", "labels")
-    found = method.segment(batch[image], modality).argmax(1, keepdim=True)
-    return mean_dice(batch[labels], found, method.domain.classes)
+def _segmentation(method: Method, batch: Batch, modalities: Sequence[str], players: Players) -> list[float]:
+    values: list[float] = []
+    for side, modality in zip(SIDES["pairs" if "fixed" in batch else "cases"], modalities, strict=True):
+        prefix = "" if side == "image" else f"{side}_"
+        if bool(batch[f"{prefix}labelled"].all()):
+            found = method.segment(batch[side], modality).argmax(1, keepdim=True)
+            values += mean_dice(batch[f"{prefix}labels"], found, method.domain.classes)
+    return [sum(values) / len(values)] if values else []
 
 
-def _objective(method: Method, batch: Batch, modality: str, players: Players) -> list[float]:
+def _objective(method: Method, batch: Batch, modalities: Sequence[str], players: Players) -> list[float]:
     return [sum(float(weighted(method.terms(batch, name), players.weights[name])) for name in method.players)]
 
 
-_MEASURES: dict[str, Callable[[Method, Batch, str, Players], Sequence[float]]] = {
+_MEASURES: dict[str, Callable[[Method, Batch, Sequence[str], Players], Sequence[float]]] = {
     REGISTRATION: _registration, SEGMENTATION: _segmentation, OBJECTIVE: _objective
 }  # fmt: skip
 

@@ -23,7 +23,12 @@ def touch(folder: Path, *files: str) -> Path:
 
 def test_the_letters_of_the_paper(tmp_path: Path) -> None:
     names = ("train/B1", "train/B2", "test_clean/B1041", "test_corrupt/B1041")
-    folder = touch(tmp_path, *[f"{name}_{kind}.png" for name in names for kind in ("img", "seg")], "extra/B9_img.png", "more/B8_img.png")
+    folder = touch(
+        tmp_path,
+        *[f"{name}_{kind}.png" for name in names for kind in ("img", "seg")],
+        "extra/B9_img.png",
+        "more/B8_img.png",
+    )
     found = [
         (scan.case, scan.modality, scan.split, scan.image.name, scan.labels and scan.labels.parent.name)
         for scan in LAYOUTS["splits"](folder).scans
