@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anamorph.errors import NumericalError
 from anamorph.inference.peers.adapter import run_alone
-from benchmarks.provenance import ROOT
+from benchmarks.provenance import ROOT, commit, now, versions
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 OURS = (sys.executable, "-m", "benchmarks.anamorph_adapter")
 """Command of one registration by Anamorph."""
@@ -18,6 +23,19 @@ OURS = (sys.executable, "-m", "benchmarks.anamorph_adapter")
 
 class RunFailed(Exception):
     """A registration that gave no map, and why, in one line."""
+
+
+def measure_alone(module: str, case: DataclassInstance, threads: int, time_limit: float) -> dict[str, Any]:
+    """A row: the case, what ``module --child CASE RESULT`` measured or why it failed, and where that comes from."""
+    row = {**asdict(case), "commit": commit(), "date": now(), "versions": versions(("anamorph", "torch", "numpy"))}
+    with tempfile.TemporaryDirectory() as scratch:
+        result = Path(scratch) / "result.json"
+        command = [sys.executable, "-m", module, "--child", json.dumps(asdict(case)), str(result)]
+        try:
+            run_alone(command, ROOT, threads, time_limit)
+            return row | {"failure": None} | json.loads(result.read_text())
+        except NumericalError as error:
+            return row | {"failure": error.found}
 
 
 def register_alone(

@@ -15,8 +15,6 @@ import argparse
 import json
 import os
 import statistics
-import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -27,14 +25,12 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from anamorph.errors import NumericalError
 from anamorph.inference.cost import measured
-from anamorph.inference.peers.adapter import run_alone
 from anamorph.methods.atlas_istn import AtlasISTN, AtlasISTNSettings, RefinementSettings
 from anamorph.methods.atlas_refinement import refinement_objective
 from anamorph.methods.base import Domain
-from benchmarks.processes import write_json
-from benchmarks.provenance import MIB, ROOT, commit, hardware, now, resident, versions
+from benchmarks.processes import measure_alone, write_json
+from benchmarks.provenance import MIB, ROOT, hardware, resident
 from benchmarks.roofline import Counter, Operator, Peaks, elapsed, measure_peaks
 from benchmarks.tables import markdown_table, provenance_lines, shown
 
@@ -157,16 +153,8 @@ def run_case(case: Case) -> dict[str, Any]:
 
 
 def in_own_process(case: Case, time_limit: float) -> dict[str, Any]:
-    """A row: the case, what was measured or why it failed, and where that comes from."""
-    row = {**asdict(case), "commit": commit(), "date": now(), "versions": versions(("anamorph", "torch", "numpy"))}
-    with tempfile.TemporaryDirectory() as scratch:
-        result = Path(scratch) / "result.json"
-        command = [sys.executable, "-m", "benchmarks.refinement", "--child", json.dumps(asdict(case)), str(result)]
-        try:
-            run_alone(command, ROOT, case.threads, time_limit)
-            return row | {"failure": None} | json.loads(result.read_text())
-        except NumericalError as error:
-            return row | {"failure": error.found}
+    """The row of a case."""
+    return measure_alone("benchmarks.refinement", case, case.threads, time_limit)
 
 
 def judged(row: dict[str, Any], work: Sequence[Operator], peaks: Peaks) -> dict[str, Any]:

@@ -13,8 +13,6 @@ import argparse
 import json
 import os
 import statistics
-import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,16 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anamorph.errors import NumericalError
 from anamorph.inference.cost import measured
-from anamorph.inference.peers.adapter import run_alone
 from anamorph.methods import METHODS
 from anamorph.methods.base import Domain, Method
 from anamorph.training.distributed import Processes
 from anamorph.training.players import Players
 from benchmarks.operator_shares import where_time_goes
-from benchmarks.processes import write_json
-from benchmarks.provenance import ROOT, commit, hardware, now, versions
+from benchmarks.processes import measure_alone, write_json
+from benchmarks.provenance import ROOT, hardware
 from benchmarks.roofline import Counter, Operator, Peaks, elapsed, measure_peaks
 from benchmarks.training_speed_page import page
 from benchmarks.waiting import measure_waiting
@@ -155,16 +151,8 @@ def run_case(case: Case, folder: Path) -> dict[str, Any]:
 
 
 def in_own_process(case: Case, time_limit: float) -> dict[str, Any]:
-    """A row: the case, what was measured or why it failed, and where that comes from."""
-    row = {**asdict(case), "commit": commit(), "date": now(), "versions": versions(("anamorph", "torch", "numpy"))}
-    with tempfile.TemporaryDirectory() as scratch:
-        result = Path(scratch) / "result.json"
-        command = [sys.executable, "-m", "benchmarks.training_speed", "--child", json.dumps(asdict(case)), str(result)]
-        try:
-            run_alone(command, ROOT, case.threads, time_limit)
-            return row | {"failure": None} | json.loads(result.read_text())
-        except NumericalError as error:
-            return row | {"failure": error.found}
+    """The row of a case."""
+    return measure_alone("benchmarks.training_speed", case, case.threads, time_limit)
 
 
 def judged(row: dict[str, Any], work: Sequence[Operator], peaks: Peaks) -> dict[str, Any]:
