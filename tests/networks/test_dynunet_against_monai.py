@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from monai.networks.nets.dynunet import DynUNet
+from torch import nn
 
+from anamorph.networks.convolution import Conv3d, ConvTranspose3d
 from anamorph.networks.dynunet import DynamicUNet, plan_stages
 
 SHAPES = {"2d": ((48, 32), (1.0, 1.0)), "3d": ((16, 32, 32), (3.0, 1.0, 1.0))}
@@ -30,3 +32,10 @@ def test_same_results_with_and_without_deep_supervision(case, generator):
     torch.testing.assert_close(torch.stack(ours(image), 1), theirs(image))
     torch.testing.assert_close(ours.eval()(image)[0], theirs.eval()(image))
     assert len(ours.state_dict()) == len({p.data_ptr() for p in ours.parameters()})
+
+
+def test_its_convolutions_are_those_arranged_for_a_cpu():
+    network = DynamicUNet(1, 2, plan_stages((12, 12, 12), (1.0,) * 3), 4, 8, False, "max")
+    found = {type(layer) for layer in network.modules() if isinstance(layer, (nn.Conv3d, nn.ConvTranspose3d))}
+    assert found <= {Conv3d, ConvTranspose3d}
+    assert len(found) == 2

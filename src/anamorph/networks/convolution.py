@@ -16,6 +16,8 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor, nn
 
+from anamorph.networks.normalisation import InstanceNorm3d
+
 LARGEST_OF_LOOP = 20480
 """Channels x I x J of a single image up to which torch takes its loop (``ConvParams::use_mkldnn``)."""
 
@@ -36,6 +38,20 @@ class ConvTranspose3d(nn.ConvTranspose3d):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """As there."""
         return _arranged(lambda images: nn.ConvTranspose3d.forward(self, images, output_size), input)
+
+
+OURS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv3d: Conv3d,
+    nn.ConvTranspose3d: ConvTranspose3d,
+    nn.InstanceNorm3d: InstanceNorm3d,
+}
+"""Layer of torch -> the one that gives the same."""
+
+
+def take_over(network: nn.Module) -> None:
+    """Let the layers of a network out of another library be those of this package; names and weights stay."""
+    for module in network.modules():
+        module.__class__ = OURS.get(type(module), type(module))
 
 
 def arranged(images: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from anamorph.networks.convolution import take_over
 from anamorph.networks.padding import crop_to, pad_to_multiple
 from anamorph.networks.segmentation import SegmentationNetwork
 from anamorph.networks.squeeze_excitation import Combination, ConcurrentSqueezeExcitation
@@ -104,6 +105,7 @@ class DynamicUNet(SegmentationNetwork):
             filters=widths, deep_supervision=heads > 0, deep_supr_num=max(1, heads),
             norm_name=("INSTANCE", {"affine": True}), act_name=("leakyrelu", {"inplace": True, "negative_slope": 0.01}),
         )  # fmt: skip
+        take_over(blocks)
         self.encode = nn.ModuleList([blocks.input_block, *blocks.downsamples, blocks.bottleneck])
         self.decode = blocks.upsamples
         self.heads = nn.ModuleList([blocks.output_block, *(blocks.deep_supervision_heads if heads else [])])
