@@ -17,6 +17,8 @@ def commands() -> list[list[str]]:
         ["benchmarks.memory_macmind", "--out", str(RESULTS / "macmind_memory.json")],
         ["benchmarks.training_speed"],
         ["benchmarks.refinement"],
+        ["benchmarks.macjnet"],
+        ["benchmarks.multi_atlas"],
     ]
     cases, data = (os.environ.get(f"ANAMORPH_{name}") for name in ("CASES", "DATA"))
     if cases:

@@ -119,7 +119,7 @@ def test_pictures_of_real_cases_are_not_published(tmp_path: Path, real: bool) ->
     sheet = sheet_of_examples({"some": [numbers]}, {1: "letter"})
     figures = ExperimentFigures(bars({"": image}), None, sheet, {"": sheet})
     result = ExperimentResult(Experiment.model_validate(values), scores, {})
-    found = write_figures(figures, tmp_path / "a_cpu", result, tmp_path)
+    found = write_figures(figures, tmp_path / "a_cpu", result)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == set(found)
     assert names == ({"a_cpu_means.svg"} if real else {"a_cpu_means.svg", "a_cpu_examples.svg", "a_cpu_cases.svg"})

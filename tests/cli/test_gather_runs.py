@@ -153,8 +153,8 @@ def test_links_to_nothing_are_named(tmp_path: Path, anamorph: Run) -> None:
         (
             ["nnUnet", "x", "--out", "c"],
             2,
-            "E-CFG-010: LAYOUT: found nnUnet, expected nnunet, bids, learn2reg, chaos, ixi, freesurfer, first, "
-            "splits or folders; did",
+            "E-CFG-010: LAYOUT: found nnUnet, expected nnunet, bids, learn2reg, chaos, mmwhs, ixi, freesurfer, "
+            "first, splits, stacks or folders; did",
         ),
         (["bids", "x", "--out", "c", "--test-share", "1"], 2, "E-CFG-010: --test-share: found 1, expected less than 1"),
         (

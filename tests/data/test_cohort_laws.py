@@ -128,3 +128,33 @@ def test_patterns_that_name_nothing_or_everything() -> None:
         cohort_of(3).with_test(["s0", "S1"])
     with pytest.raises(InputError, match="E-COH-034: 3 subjects for the test, expected some left to train on"):
         cohort_of(3).with_test(["*"])
+
+
+@given(st.integers(2, 6), st.integers(0, 20), st.integers(1, 3))
+def test_every_subject_is_the_test_of_one_fold(folds: int, more: int, sessions: int) -> None:
+    """And helps to learn in the others; folds are as large as one another, but for one subject."""
+    cohort = cohort_of(folds + more, sessions)
+    parts = cohort.folds(folds)
+    tests = [{subject_of(scan.case) for scan in part.of_split("test").scans} for part in parts]
+    assert sorted(subject for one in tests for subject in one) == sorted({subject_of(case) for case in cohort.cases})
+    assert max(map(len, tests)) - min(map(len, tests)) <= 1
+    assert all(len(part.scans) == len(cohort.scans) and not part.of_split("validation").scans for part in parts)
+
+
+def test_folds_are_even_in_every_modality_and_neighbours_stay_together() -> None:
+    """Four subjects of each of two modalities, another for validation, and a pair that is torn apart but once."""
+    names = [(f"ct{n}", "ct") for n in range(4)] + [(f"mr{n}", "mr") for n in range(4)]
+    scans = [Scan(case, kind, Path(case)) for case, kind in names] + [Scan("mr9", "mr", Path("9"), split="validation")]
+    cohort = Cohort(Path(), tuple(scans), (Pair(scans[0], scans[4]), Pair(scans[1], scans[6])))
+    first, second = cohort.folds(2)
+    assert first.of_split("test").cases == ("ct0", "ct1", "mr0", "mr1")
+    assert second.of_split("test").cases == ("ct2", "ct3", "mr2", "mr3")
+    assert [part.of_split("validation").cases for part in (first, second)] == [("mr9",), ("mr9",)]
+    assert [[pair.name for pair in part.listed] for part in (first, second)] == [["ct0_ct-mr0_mr"]] * 2
+    assert [pair.split for part in (first, second) for pair in part.listed] == ["test", "train"]
+
+
+@pytest.mark.parametrize("folds", [1, 4])
+def test_folds_that_nobody_is_in(folds: int) -> None:
+    with pytest.raises(InputError, match=f"E-COH-039: .*3 subjects in train and test for {folds} folds"):
+        cohort_of(3).folds(folds)

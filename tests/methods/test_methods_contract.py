@@ -17,6 +17,7 @@ from anamorph.losses import SIMILARITIES
 from anamorph.methods import METHODS
 from anamorph.methods.base import Domain, Method
 from anamorph.methods.registration import Similarity
+from anamorph.methods.similarity_estimation import SimilarityEstimator
 from anamorph.spatial.field import exponential, warp
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +42,9 @@ SMALL: dict[str, dict[str, Any]] = {
         "similarity": "mse",
         "weights": {"smoothness": 0.01},
     },
+    "biregnet": {"scales": 3, "sigmas": (0.0, 1.0)},
+    "simnet": {"registration": None, "channels": 4, "scales": 3, "shift": 1},
+    "patch-simnet": {"registration": None, "channels": (4, 8, 8), "patch_size": 3, "reach": 4, "alike": 0.7},
 }
 """Settings of a network that is small and learns fast."""
 
@@ -51,6 +55,9 @@ EVERY_TERM: dict[str, dict[str, float]] = {
     "dynunet": {},
     "atlas-istn": {"smoothness": 1.0},
     "macjnet": {"similarity": 1.0, "overlap": 0.5, "smoothness": 0.1},
+    "biregnet": {"overlap": 1.0, "consistency": 0.1, "bending": 0.1},
+    "simnet": {"cross_entropy": 0.5},
+    "patch-simnet": {"cross_entropy": 0.5},
 }
 """Weights by which no term is left out."""
 
@@ -61,8 +68,9 @@ LEFT_OUT = {
     "dynunet": "dice",
     "atlas-istn": "smoothness",
     "macjnet": "smoothness",
+    "biregnet": "consistency",
 }
-"""A term that the method can do without."""
+"""A term that the method can do without, where it has several."""
 
 
 @pytest.fixture(params=list(METHODS))
@@ -162,6 +170,8 @@ def results(method: Method, batch: dict[str, Tensor]) -> list[Tensor]:
         if "segment" in method.tasks:
             image = batch["image"] if method.items == "cases" else batch["fixed"]
             found.append(method.segment(image, method.domain.modalities[0]))
+        if isinstance(method, SimilarityEstimator):
+            found.append(method.similarity(batch["fixed"], batch["moving_labels"], batch["moving"]))
     assert found
     method.train()
     return found
@@ -175,9 +185,16 @@ def overlap(one: Tensor, other: Tensor) -> float:
     return 2 * torch.stack(both).mean().item()
 
 
+def told_apart(found: Tensor, agree: Tensor) -> float:
+    """Of all pairs of a voxel where labels agree and one where they do not, the share told apart by more than 0.05."""
+    return (found[agree][:, None] - found[~agree][None] > 0.05).float().mean().item()
+
+
 def score(method: Method, batch: dict[str, Tensor]) -> float:
     """Of the first thing that it can do."""
     found = results(method, batch)[0]
+    if isinstance(method, SimilarityEstimator):
+        return told_apart(found, batch["moving_labels"] == batch["fixed_labels"])
     if "register" in method.tasks:
         return overlap(warp(batch["moving_labels"], found, "nearest"), batch["fixed_labels"])
     return overlap(found.argmax(1, keepdim=True), batch["labels"])
@@ -199,6 +216,7 @@ def test_terms_and_weights_have_the_same_names_and_every_term_is_a_number_with_a
     assert all(set(EVERY_TERM[name]) <= set(method.weights_of(player)) for player in method.players[:1])
 
 
+@pytest.mark.parametrize("name", list(LEFT_OUT))
 def test_a_term_whose_weight_is_zero_is_left_out(name, device) -> None:
     player = made(name, SHAPES["2d"]).players[0]
     names = list(made(name, SHAPES["2d"]).weights_of(player))
@@ -269,8 +287,10 @@ def test_what_is_not_labelled_teaches_nothing_by_its_labels(name, device) -> Non
 
 
 def test_masks_count(name, ndim, device) -> None:
+    """After a step: of a head of zeros every voxel says the same."""
     method = with_every_term(name, SHAPES[ndim], device)
     plain, masked = (batch_of(method.items, SHAPES[ndim], device, masks) for masks in (False, True))
+    trained(method, plain, 1, 1e-3)
     differ = False
     for player in method.players:
         before, after = method.terms(plain, player), method.terms(masked, player)
@@ -365,6 +385,20 @@ def test_every_similarity_can_be_chosen(name, similarity, device) -> None:
 
 def test_the_similarities_are_those_of_the_losses() -> None:
     assert sorted(get_args(Similarity)) == sorted(SIMILARITIES)
+
+
+def test_similarities_lie_between_none_and_full(name, ndim, device) -> None:
+    method = made(name, SHAPES[ndim]).to(device)
+    if not isinstance(method, SimilarityEstimator):
+        pytest.skip("it estimates no similarity")
+    batch = batch_of("pairs", SHAPES[ndim], device)
+    trained(method, batch, 5)
+    found = results(method, batch)[-1]
+    assert found.shape == (2, 1, *SHAPES[ndim])
+    assert found.dtype == torch.float32
+    assert (found >= 0).all()
+    assert (found <= 1).all()
+    assert found.std() > 1e-3
 
 
 # -- pages and imports -------------------------------------------------------------------------------------------------

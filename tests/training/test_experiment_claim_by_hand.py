@@ -96,6 +96,15 @@ def test_a_folder_of_before_is_understood(tmp_path: Path) -> None:
     assert (folder / "runs" / "unet").is_dir()
 
 
+def test_a_folder_of_before_with_real_images_is_understood(tmp_path: Path) -> None:
+    gather = {"layout": "splits", "folder": "letters", "validation": 2}
+    whole = {**gather, "modality": None, "test_cases": [], "test": 0}
+    data = {**BEFORE["data"], "cohort": {"gather": whole, "synthesise": None, "remap": None, "more": {}}}
+    folder = of_before(tmp_path / "out", data=data)
+    claim(Experiment.model_validate({**RECIPE, "cohort": {"gather": gather}}), folder, False)
+    assert (folder / "runs" / "unet").is_dir()
+
+
 @pytest.mark.parametrize(
     ("path", "to", "what"),
     [
@@ -118,6 +127,20 @@ def test_what_differs_from_a_folder_of_before(path: tuple[str, ...], to: Any, wh
     assert not (folder / "runs" / "unet").exists()
     assert (folder / "runs" / "other").exists() == what.startswith("unet")
     claim(experiment, folder, False)
+
+
+def test_what_changes_makes_void_what_the_folds_hold(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    claim(Experiment.model_validate({**RECIPE, "folds": 2}), folder, False)
+    runs = [folder / f"fold-{fold}-of-2" / "runs" / name for fold in (1, 2) for name in ("unet", "other")]
+    for place in (*runs, folder / "atlases", folder / "registrations"):
+        place.mkdir(parents=True)
+    claim(Experiment.model_validate({**RECIPE, "folds": 3}), folder, False)  # other folds are other folders
+    assert all(run.is_dir() for run in runs)
+    claim(changed(RECIPE, "train", "unet", "seed", to=1), folder, True)
+    assert [run.is_dir() for run in runs] == [False, True, False, True]
+    claim(changed(RECIPE, "labels", to=[2]), folder, True)
+    assert {path.name for path in folder.iterdir()} == {"recipe.json"}
 
 
 def test_what_nobody_can_read_is_another_recipe(tmp_path: Path) -> None:

@@ -78,8 +78,8 @@ def run(request: ExperimentRequest, screen: Screen) -> int:
         figures = figures_of(result, out, comparisons, request.device, progress)
     table.parent.mkdir(parents=True, exist_ok=True)
     facts = _facts(request)
-    _record(table, result, comparisons, facts, write_figures(figures, table, result, out))
-    page = _page(pages, out, result, comparisons, facts, figures)
+    _record(table, result, comparisons, facts, write_figures(figures, table, result))
+    page = _page(pages, result, comparisons, facts, figures)
     for group, comparison in comparisons.items():
         if group:
             screen.say(f"\n{group}")
@@ -156,7 +156,6 @@ def _record(
 
 def _page(
     pages: Path,
-    folder: Path,
     result: ExperimentResult,
     comparisons: Mapping[str, Comparison],
     facts: Mapping[str, Any],
@@ -175,7 +174,7 @@ def _page(
         return Path(os.path.relpath(path, pages)).as_posix()
 
     tables = {group: relative(pages / group / "comparison.html") for group in comparisons}
-    runs = {name: relative(write_report(folder / "runs" / name)) for name in result.trained}
+    runs = {name: relative(write_report(run)) for name, run in result.runs.items()}
     page = pages / "report.html"
     with atomic_write(page) as part:
         part.write_text(

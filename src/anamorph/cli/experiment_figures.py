@@ -41,22 +41,27 @@ def figures_of(
     from anamorph.report.training import pictures_of
     from anamorph.training.experiment_cases import evenly, label_names, names_of, show_cases, telling_cases
 
-    runs = {name: folder / "runs" / name for name in result.experiment.train}
-    atlases = {name: pictures_of(run / "samples", "atlas")[::-1] for name, run in runs.items()}
+    atlases = {name: pictures_of(run / "samples", "atlas")[::-1] for name, run in result.runs.items()}
     drawn = ExperimentFigures(
         bars(comparisons), lines(comparisons), atlases={name: found for name, found in atlases.items() if found}
     )
-    if result.experiment.evaluate.task != "segment" or not runs:
+    if result.experiment.evaluate.task != "segment":
         return drawn
 
-    def cases(wanted: list[str], methods: tuple[str, ...]) -> dict[str, Case]:
-        found = show_cases(result.experiment, folder, wanted, methods, device, progress)
-        return {name: _case(one) for name, one in found.items()}
+    def found_in(wanted: list[str], methods: tuple[str, ...]) -> dict[str, CaseShown]:
+        return show_cases(result.experiment, folder, wanted, methods, device, progress)
 
-    names = label_names(folder)
-    shown = {"to learn from": names_of(folder, "train", MOST_EXAMPLES)}
+    def cases(wanted: list[str], methods: tuple[str, ...]) -> dict[str, Case]:
+        return {name: _case(one) for name, one in found_in(wanted, methods).items()}
+
+    shown = {"to learn from": names_of(result.experiment, folder, "train", MOST_EXAMPLES)}
     shown |= {group or "to test": evenly(found.cases, MOST_EXAMPLES) for group, found in comparisons.items()}
-    examples = sheet_of_examples({title: list(cases(some, ()).values()) for title, some in shown.items()}, names)
+    looked = {title: found_in(some, ()) for title, some in shown.items() if some}
+    everyone = {name: one for found in looked.values() for name, one in found.items()}
+    names = label_names(result.experiment, folder, everyone)
+    examples = sheet_of_examples(
+        {title: [_case(one) for one in found.values()] for title, found in looked.items()}, names
+    )
     sheets = {}
     for group, comparison in comparisons.items():
         methods = tuple(evenly(comparison.methods, MOST_COLUMNS))
@@ -66,14 +71,13 @@ def figures_of(
     return ExperimentFigures(drawn.bars, drawn.lines, examples, sheets, drawn.atlases)
 
 
-def write_figures(figures: ExperimentFigures, stem: Path, result: ExperimentResult, folder: Path) -> dict[str, str]:
+def write_figures(figures: ExperimentFigures, stem: Path, result: ExperimentResult) -> dict[str, str]:
     """The figures beside a table, without pictures of real cases; file name -> what it shows.
 
     Args:
         figures: from ``figures_of``.
         stem: of the table and of what lies beside it.
         result: of the experiment.
-        folder: of its files.
     """
     from anamorph.data.files import atomic_write
     from anamorph.report.experiment_html import chart_file, sheet_file
@@ -91,7 +95,8 @@ def write_figures(figures: ExperimentFigures, stem: Path, result: ExperimentResu
             words = f"Best, median and worst case{f', {group}' if group else ''}"
             written[f"_cases{f'_{group}' if group else ''}.svg"] = sheet_file(sheet).encode(), words
         trainings = [row.of or name for name, row in result.experiment.rows.items()]
-        strips = (strip_of(folder / "runs" / name / "samples", "atlas") for name in reversed(trainings))
+        runs = [run for name in reversed(trainings) for run in result.runs_of(name)]
+        strips = (strip_of(run / "samples", "atlas") for run in runs)
         if strip := next(filter(None, strips), None):
             written["_atlas.png"] = strip, "The atlas before and after training"
     for path in stem.parent.glob(f"{stem.name}_*"):  # of an earlier form of the experiment

@@ -25,11 +25,14 @@ class GatherRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
-    layout: Literal["nnunet", "bids", "learn2reg", "chaos", "ixi", "freesurfer", "first", "splits", "folders"]
+    layout: Literal[
+        "nnunet", "bids", "learn2reg", "chaos", "mmwhs", "ixi", "freesurfer", "first", "splits", "stacks", "folders"
+    ]
     """nnunet: a raw dataset with dataset.json. bids: folders sub-*. learn2reg: as AbdomenMRCT, with NAME_dataset.json.
-    chaos: CT and MR, converted from DICOM. ixi: IXI002-Guys-0828-T1.nii.gz. freesurfer: a folder SUBJECT/mri of each.
-    first: FSL FIRST's labels beside the images. splits: folders train and test of CASE_img and CASE_seg. folders:
-    images, labels, masks and landmarks."""
+    chaos: CT and MR, converted from DICOM. mmwhs: ct_train_1001_image.nii.gz, or folders ct-image and ct-label. ixi:
+    IXI002-Guys-0828-T1.nii.gz. freesurfer: a folder SUBJECT/mri of each. first: FSL FIRST's labels beside the images.
+    splits: folders train and test of CASE_img and CASE_seg. stacks: train/MR_images and train/MR_labels, whose masks
+    are 4-D. folders: images, labels, masks and landmarks."""
     folder: Path
     """The dataset."""
     out: Path
@@ -74,12 +77,12 @@ FORM = Form(
 def run(request: GatherRequest, screen: Screen) -> int:
     """Read the layout, divide the cases, write the table."""
     from anamorph.data.cohort_files import NAME, refuse_missing, write_cohort
-    from anamorph.data.layouts import LAYOUTS
+    from anamorph.data.layouts import gathered
 
     table = request.out / NAME
     if table.exists() and not request.force:
         raise ConfigurationError("E-OUT-016", "exists already", file=table, do="choose another --out, or use --force")
-    cohort = LAYOUTS[request.layout](request.folder)
+    cohort = gathered(request.layout, request.folder, request.out)
     refuse_missing(cohort, request.folder.name, "fetch what these links lead to, as by datalad get")
     cohort = _divide(cohort, request, screen)
     if request.modality is not None:

@@ -14,7 +14,7 @@ from anamorph.errors import ConfigurationError
 
 VERBS = {
     "register": "Align two images; write the warped one, the map and a report.",
-    "segment": "Label an image with a trained model; write labels and a report.",
+    "segment": "Label images with a trained model or by atlases; write labels and a report.",
     "warp": "Carry images, labels, masks or landmarks through transforms.",
     "convert": "Write transforms in another format, joined or inverted on request.",
     "check": "Tell what files or a cohort hold, what would be refused and why.",
@@ -25,6 +25,7 @@ VERBS = {
     "evaluate": "Score models, engines, other tools or files over a cohort.",
     "compare": "Put scores side by side, with tests, as tables and a page.",
     "atlas": "Build an atlas of a cohort; export it, or show it.",
+    "features": "Draw what descriptors see in images: maps and a picture.",
     "experiment": "Make a paper's table from its file, start to end.",
     "demo": "Make a CT-MR pair with known truth, register it, score the result.",
     "doctor": "Tell what this machine offers, and what is missing.",

@@ -1,8 +1,9 @@
-"""``anamorph segment``: a file and a trained model in, a folder with labels and their report out."""
+"""``anamorph segment``: a file and a trained model, or atlases, in; a folder with labels and their report out."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from anamorph.cli.arguments import Form
 from anamorph.cli.run_report import facts_of, recorded, say_summary, score_rows, settings_of
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from anamorph.cli.screen import OnProgress, Screen
     from anamorph.data.image import Image
+    from anamorph.evaluation.scores import Score
     from anamorph.inference.atlas_segmentation import AtlasFit
     from anamorph.inference.run_folder import Run
     from anamorph.inference.segment_run import SegmentationResult
@@ -24,14 +26,20 @@ FORM = Form(
     groups={
         "guidance": ("modality", "mask"),
         "refinement": ("refine", "lambda"),
+        "fusing": (
+            "registration", "registration_settings", "fusion", "fusion_settings", "select", "region", "margin",
+            "atlas_modality", "atlas_split", "split", "cache",
+        ),
         "scoring": ("labels", "ignore_labels"),
         "reading": ("xform", "strict", "nonfinite", "volume"),
-        "machine": ("device", "threads", "max_memory"),
+        "machine": ("device", "threads", "max_memory", "workers", "scheduler"),
     },
-    metavars={"out": "FOLDER", "model": "FOLDER", "modality": "NAME", "max_memory": "SIZE"},
+    metavars={"out": "FOLDER", "model": "FOLDER", "atlases": "COHORT", "modality": "NAME", "max_memory": "SIZE",
+              "registration": "NAME", "registration_settings": "FILE", "fusion": "NAME", "fusion_settings": "FILE",
+              "atlas_modality": "NAME", "cache": "FOLDER", "scheduler": "ADDRESS"},
     example="anamorph segment ct.nii.gz --model runs/liver/model --out result",
     configurable=True,
-)
+)  # fmt: skip
 
 KEY_SCORES = ("dice_mean", "hd95_mean_mm", "dice", "hd95_mm", "volume_mm3", "area_mm2")
 """What the terminal shows, in this order; ``scores.csv`` and the report hold every row."""
@@ -41,6 +49,10 @@ MOST_VOXELS_WITH_GRID = 2**25
 
 def run(request: SegmentationRequest, screen: Screen) -> int:
     """Segment, and say how it went."""
+    if request.model is None:
+        from anamorph.cli.segment_atlases import run_atlases
+
+        return run_atlases(request, screen)
     from anamorph.inference.run_folder import Run
     from anamorph.inference.segment_run import run_segmentation
     from anamorph.report.inputs import ReportInputs
@@ -55,9 +67,14 @@ def run(request: SegmentationRequest, screen: Screen) -> int:
 
     refused = ReportInputs(title=_title(request), kind="segmentation", settings=settings_of(request))
     result, shown = recorded(run, screen, work, refused)
-    rows = [row for row in score_rows(result.scores) if row["metric"] in KEY_SCORES]
-    say_summary(judge(shown), sorted(rows, key=lambda row: KEY_SCORES.index(row["metric"])), run, screen)
+    say_summary(judge(shown), key_rows(result.scores), run, screen)
     return 0
+
+
+def key_rows(scores: Sequence[Score]) -> list[dict[str, Any]]:
+    """What the terminal shows of scores."""
+    rows = [row for row in score_rows(scores) if row["metric"] in KEY_SCORES]
+    return sorted(rows, key=lambda row: KEY_SCORES.index(row["metric"]))
 
 
 def report_of(request: SegmentationRequest, result: SegmentationResult, run: Run) -> ReportInputs:
@@ -111,4 +128,5 @@ def _to_atlas(atlas: AtlasFit, image: Image) -> np.ndarray | None:
 def _title(request: SegmentationRequest) -> str:
     from anamorph.inference.model_card import model_name
 
+    assert request.model is not None
     return f"{request.image.name} by {model_name(request.model)}"

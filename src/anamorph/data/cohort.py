@@ -197,6 +197,34 @@ class Cohort:
         listed = tuple(pair for pair in self.listed if stays(pair.fixed) and stays(pair.moving))
         return replace(self, scans=scans, listed=listed)._assigned(dict.fromkeys(chosen, "test"))
 
+    def folds(self, count: int) -> tuple[Cohort, ...]:
+        """The same once for each fold of a cross-validation, its test cases being those of the fold.
+
+        Subjects in train and test are divided, those of the same modalities evenly, in blocks of neighbours by name;
+        whoever is in another split stays there.
+
+        Args:
+            count: how many folds; as many as there are subjects leave one out.
+
+        Raises:
+            InputError: E-COH-039, fewer subjects than folds, or a single fold.
+        """
+        modalities: dict[str, set[str]] = {}
+        for scan in self.scans:
+            if scan.split in ("train", "test"):
+                modalities.setdefault(subject_of(scan.case), set()).add(scan.modality)
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for subject in sorted(modalities):
+            alike.setdefault(tuple(sorted(modalities[subject])), []).append(subject)
+        fold_of = {one: place * count // len(group) for group in alike.values() for place, one in enumerate(group)}
+        if count < 2 or set(fold_of.values()) != set(range(count)):
+            found = f"{len(fold_of)} subjects in train and test for {count} folds"
+            raise InputError("E-COH-039", found, expected="two folds at least, with a subject in each")
+        return tuple(
+            self._assigned({subject: "test" if its == fold else "train" for subject, its in fold_of.items()})
+            for fold in range(count)
+        )
+
     def renamed(self, modality: str) -> Cohort:
         """The same with a name for its only modality.
 

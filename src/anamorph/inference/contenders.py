@@ -1,4 +1,4 @@
-"""What an evaluation runs: nothing, our engine, trained models, other people's tools, or what they left in a folder.
+"""What an evaluation runs: nothing, our engine, trained models, atlases, other people's tools, or what they left.
 
 A registrar takes the two images of a pair and gives a map from fixed to moving world points; a segmenter takes an image
 and gives labels on its grid. Both say what that cost.
@@ -6,15 +6,16 @@ and gives labels on its grid. Both say what that cost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from anamorph.data.cohort import Pair, Scan
-from anamorph.data.files import read_labels
+from anamorph.data.cohort import Pair, Scan, subject_of
+from anamorph.data.files import read, read_labels
 from anamorph.data.image import Image, Labelmap
 from anamorph.data.network_grid import image_to_network
 from anamorph.data.transform_files import read_transform
@@ -22,13 +23,16 @@ from anamorph.errors import ConfigurationError, InputError
 from anamorph.evaluation.consistency import inverse_consistency_scores
 from anamorph.evaluation.scores import Score
 from anamorph.evaluation.topology import Topology
+from anamorph.fusion.settings import FusionSettings
 from anamorph.inference.atlas_folder import atlas_of
-from anamorph.inference.cost import measured
+from anamorph.inference.cost import Cost, measured
 from anamorph.inference.model_domain import own_grid
 from anamorph.inference.model_folder import Model, read_model
+from anamorph.inference.multi_atlas import segment_by_atlases
+from anamorph.inference.multi_atlas_cases import RegionRule
 from anamorph.inference.peers.adapter import python_of, register_with_peer
 from anamorph.inference.register import register, resolve_device
-from anamorph.inference.register_model import register_with
+from anamorph.inference.register_model import aligned, learnt_aligned, register_with
 from anamorph.inference.segment import segment_with
 from anamorph.methods.atlas_istn import AtlasISTN
 from anamorph.pairwise.settings import PairwiseSettings
@@ -39,6 +43,9 @@ ENGINES = ("none", "rigid", "affine", "pairwise")
 
 TRANSFORM_SUFFIXES = (".h5", ".tfm", ".nii.gz")
 LABEL_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
+
+JOBS = ("align", "register", "weigh")
+"""Stages of a segmentation by atlases whose results are kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,14 +121,26 @@ def engine(name: str, device: str = "auto", settings: PairwiseSettings | None = 
 
 
 def registering_model(model: Model, name: str) -> Registrar:
-    """A trained model for pairs."""
+    """A trained model for pairs; the time of the affine alignment that it asks for is part of its own."""
 
     def run(pair: Pair, fixed: Image, moving: Image) -> Registered:
+        start, before = _alignment(pair, str(model.device)) if learnt_aligned(model) else (None, Cost())
         with measured(model.device) as cost:
-            found = register_with(model, fixed, moving)
-        return Registered(found.transform, cost.seconds, cost.peak_mib, model.device.type)
+            found = register_with(model, fixed, moving, initial=start)
+        peaks = [peak for peak in (before.peak_mib, cost.peak_mib) if peak is not None]
+        return Registered(found.transform, before.seconds + cost.seconds, max(peaks, default=None), model.device.type)
 
     return Registrar(name, run, _stamp(model))
+
+
+@lru_cache(maxsize=64)
+def _alignment(pair: Pair, device: str) -> tuple[Affine, Cost]:
+    """What ``register_with`` would begin with, found once for all models of a table, and what that cost."""
+    fixed, moving = (read(scan.image, modality=scan.modality) for scan in (pair.fixed, pair.moving))
+    where = torch.device(device)
+    with measured(where) as cost:
+        found, _ = aligned(fixed, moving, device=where)
+    return found, cost
 
 
 def segmenting_model(model: Model, name: str, *, consistency: bool = False) -> Segmenter:
@@ -141,6 +160,54 @@ def segmenting_model(model: Model, name: str, *, consistency: bool = False) -> S
         return Segmented(found.labels, cost.seconds, cost.peak_mib, model.device.type, tuple(scores), atlas)
 
     return Segmenter(name, run, f"{_stamp(model)} {consistency}")
+
+
+def segmenting_atlases(
+    atlases: Sequence[Scan],
+    name: str,
+    *,
+    registration: PairwiseSettings | Model,
+    fusion: FusionSettings | Model,
+    select: int | None = None,
+    region: RegionRule = "coarse",
+    cache: Path,
+    device: str = "auto",
+) -> Segmenter:
+    """Labelled scans that are registered to the image; those of the image's own subject are left out.
+
+    Seconds are those of all registrations, whenever they were done; memory is told where all were done at once.
+
+    Args:
+        atlases: with labels.
+        name: in the tables.
+        registration, fusion, select, region, cache, device: as in ``segment_by_atlases``.
+    """
+    where = resolve_device(device)
+
+    def run(scan: Scan, image: Image) -> Segmented:
+        others = [atlas for atlas in atlases if subject_of(atlas.case) != subject_of(scan.case)]
+        truth = read_labels(scan.labels) if region == "gold" and scan.labels is not None else None
+        with measured(where) as cost:
+            found = segment_by_atlases(
+                image, others, registration=registration, fusion=fusion, select=select, region=region, cache=cache,
+                truth=truth, file=scan.image, device=device,
+            )  # fmt: skip
+        spared = max(
+            0.0, sum(atlas.seconds for atlas in found.atlases) - sum(found.seconds.get(job, 0) for job in JOBS)
+        )
+        peak = cost.peak_mib if not any(atlas.cached for atlas in found.atlases) else None
+        return Segmented(found.labels, cost.seconds + spared, peak, where.type)
+
+    parts = (part if isinstance(part, Model) else part.model_dump_json() for part in (registration, fusion))
+    words = [_stamp(part) if isinstance(part, Model) else part for part in parts]
+    files = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in _files_of(atlases)]
+    return Segmenter(name, run, " ".join([*words, f"{select} {region} {where.type}", *files]))
+
+
+def _files_of(scans: Sequence[Scan]) -> Iterator[Path]:
+    """Images and labels."""
+    for scan in scans:
+        yield from (file for file in (scan.image, scan.labels) if file is not None)
 
 
 def atlas_consistency(model: Model, image: Image) -> list[Score]:

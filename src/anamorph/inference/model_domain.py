@@ -40,8 +40,8 @@ def refuse_task(model: Model, task: Literal["register", "segment"]) -> None:
     """
     tasks = model.method.tasks
     if task not in tasks:
-        found = f"a model of {model.card.method}, which can {' and '.join(tasks)}"
-        do = f"use anamorph {tasks[0]}" if tasks[0] != task and tasks[0] != "translate" else ""
+        found = f"a model of {model.card.method}, which can {' and '.join(tasks) or 'neither register nor segment'}"
+        do = f"use anamorph {tasks[0]}" if tasks and tasks[0] != "translate" else ""
         raise ConfigurationError("E-MOD-009", found, file=model.name or None, expected=f"one that can {task}", do=do)
 
 

@@ -11,6 +11,7 @@ which every other part of a run takes like any transform.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def register_with(
     fixed, moving = admitted(model, fixed, "fixed"), admitted(model, moving, "moving")
     if initial is not None and not is_linear(initial):
         raise ConfigurationError("E-CFG-006", "a deformable initial transform", expected="a linear one")
-    aligns = initial is None and _learnt_aligned(model)
+    aligns = initial is None and learnt_aligned(model)
     if not aligns:  # the engine that aligns asks the same
         check_pair(fixed, moving)
     masks = [
@@ -102,7 +103,7 @@ def register_with(
         return Registration(fixed, moving, start, as_affine(start), start, method=model.card.method)
     stages = Stages(progress)
     if aligns:
-        affine, seconds = _aligned(fixed, moving, masks, model, max_memory, progress)
+        affine, seconds = aligned(fixed, moving, masks, model.device, max_memory, progress)
         stages.seconds |= seconds
     else:
         affine = None if initial is None else as_affine(initial)
@@ -162,28 +163,28 @@ def transform_of(found: Deformation, fixed_grid: Grid, moving_grid: Grid) -> Cha
     return network_transform(_faded(displacement, margin)[0], fixed_grid, moving_grid, flow, found.squarings)
 
 
-def _learnt_aligned(model: Model) -> bool:
+def learnt_aligned(model: Model) -> bool:
     """Whether the images of a pair were aligned to each other; those of two cases are not where each is by itself."""
     alignment, pairs = model.card.plan.alignment, model.card.pairs
     return alignment != "none" and not (alignment == "within" and pairs is not None and pairs.rule == "between")
 
 
-def _aligned(
+def aligned(
     fixed: Image,
     moving: Image,
-    masks: list[Mask | None],
-    model: Model,
-    max_memory: int | None,
-    progress: Progress | None,
+    masks: Sequence[Mask | None] = (None, None),
+    device: torch.device | None = None,
+    max_memory: int | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Affine, dict[str, float]]:
-    """The affine map between the two by the pairwise engine, on their first channels, and its seconds."""
+    """The affine map between two images by the pairwise engine, on their first channels, and its seconds."""
     sides = [
         replace(image, data=image.data[:1], modality="ct" if is_ct(image.modality or "") else image.modality)
         for image in (fixed, moving)
     ]
     found = register(
         sides[0], sides[1], settings=PairwiseSettings(transform="affine"), fixed_mask=masks[0], moving_mask=masks[1],
-        device=str(model.device), max_memory=max_memory, progress=progress,
+        device=str(device or "cpu"), max_memory=max_memory, progress=progress,
     )  # fmt: skip
     return found.linear, dict(found.seconds)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from anamorph.pairwise.settings import PairwiseSettings
 
@@ -107,6 +107,16 @@ class RegistrationRequest(BaseModel):
         return {name: path for name in [*kinds, "initial"] if (path := getattr(self, name)) is not None}
 
 
+PAIRWISE = "pairwise"
+"""The engine among registrations."""
+BY_MODEL = ("mask", "refine", "lambda_")
+BY_ATLASES = (
+    "registration", "registration_settings", "fusion", "fusion_settings", "select", "region", "margin",
+    "atlas_modality", "atlas_split", "split", "cache", "scheduler", "workers",
+)  # fmt: skip
+"""Fields that only one way of segmenting takes."""
+
+
 class SegmentationRequest(BaseModel):
     """Everything that decides the result of ``anamorph segment``; stored resolved in ``run.json``."""
 
@@ -115,17 +125,20 @@ class SegmentationRequest(BaseModel):
     )
 
     image: Path
-    """Image to segment."""
-    model: Path
-    """Folder of a trained model."""
+    """Image to segment; with --atlases also cohort.csv or its folder, for all its scans of a split."""
     out: Path
     """Folder for the results."""
+    model: Path | None = None
+    """Folder of a trained model."""
+    atlases: Path | None = None
+    """cohort.csv, or its folder, of labelled images to segment by; no training is needed."""
     modality: str | None = None
-    """What the image is, as the model calls it; needed where it knows several."""
+    """What the image is, as the model calls it; needed where it knows several. With --atlases: ct (a window in HU), mr,
+    ...; of a cohort, which of its scans."""
     mask: Path | None = None
     """Where intensities are measured, for a model that learnt so: above 0.5 = use."""
     labels: Path | None = None
-    """True labels of the image, for scores."""
+    """True labels of the image, for scores; a cohort has its own."""
     ignore_labels: tuple[int, ...] = ()
     """Labels not to score."""
     probabilities: bool = False
@@ -135,6 +148,34 @@ class SegmentationRequest(BaseModel):
     absent."""
     lambda_: Annotated[float, Field(ge=0)] | None = Field(default=None, alias="lambda")
     """Smoothness of that refinement: the larger, the nearer to the atlas's own shapes. Its own if absent."""
+    registration: Path | None = None
+    """What brings atlases onto the image: pairwise, or the folder of a trained model. pairwise if absent."""
+    registration_settings: Path | None = None
+    """YAML file of the pairwise engine's settings, named as the flags of register: smoothness, levels, ..."""
+    fusion: Path | None = None
+    """How labels are fused: majority, global, local, block, local_mi, non_local, staple, joint, or the folder of a
+    trained model such as SimNet. joint if absent."""
+    fusion_settings: Path | None = None
+    """YAML file of the fusion's settings: fusion, similarity, patch_radius, ..."""
+    select: Annotated[int, Field(ge=1)] | None = None
+    """How many atlases are registered, those most like the image first; all if absent."""
+    region: Literal["coarse", "gold", "none"] | None = None
+    """Where to look closer. coarse: where the atlases' labels are after a coarse alignment. gold: the box of the true
+    labels, for comparisons. none: everywhere. coarse if absent."""
+    margin: Annotated[float, Field(ge=0)] | None = None
+    """Room about that region, mm; 15 if absent."""
+    atlas_modality: str | None = None
+    """Which scans of the atlases' cohort; needed where it has several modalities."""
+    atlas_split: Literal["train", "validation", "test", "extra", "all"] | None = None
+    """Which of its cases; train if absent."""
+    split: Literal["train", "validation", "test", "extra", "all"] | None = None
+    """Which cases of a cohort to segment; test if absent."""
+    cache: Path | None = None
+    """Folder for what is found of each atlas, to be taken up again; OUT/cache if absent."""
+    scheduler: str | None = None
+    """Address of a Dask scheduler whose workers register the atlases, as tcp://HOST:8786."""
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Processes of this machine that register the atlases; this one alone if absent."""
     xform: Literal["auto", "sform", "qform"] = "auto"
     """Which NIfTI form places the voxels where the two disagree."""
     strict: bool = False
@@ -152,6 +193,24 @@ class SegmentationRequest(BaseModel):
     force: bool = False
     """Replace the results of an earlier run."""
 
+    @model_validator(mode="after")
+    def _check(self) -> SegmentationRequest:
+        if (self.model is None) == (self.atlases is None):
+            raise ValueError("either --model or --atlases")
+        idle = BY_MODEL if self.model is None else BY_ATLASES
+        given = [name.strip("_") for name in idle if getattr(self, name) is not None]
+        if given:
+            raise ValueError(
+                f"{', '.join(given)} would do nothing with {'atlases' if self.model is None else 'a model'}"
+            )
+        if self.scheduler is not None and self.workers is not None:
+            raise ValueError("either --scheduler or --workers")
+        if self.registration_settings is not None and self.registration not in (None, Path(PAIRWISE)):
+            raise ValueError("registration_settings are of the pairwise engine")
+        if self.fusion_settings is not None and self.fusion is not None:
+            raise ValueError("fusion_settings name the fusion")
+        return self
+
     @property
     def refinement(self) -> dict[str, Any]:
         """Changes to the settings of a model with an atlas; empty where nothing was asked."""
@@ -163,4 +222,5 @@ class SegmentationRequest(BaseModel):
 
     def inputs(self) -> dict[str, Path]:
         """The files it reads, by the names of their fields."""
-        return {name: path for name in ("image", "mask", "labels") if (path := getattr(self, name)) is not None}
+        names = ("image", "mask", "labels", "registration_settings", "fusion_settings")
+        return {name: path for name in names if (path := getattr(self, name)) is not None}

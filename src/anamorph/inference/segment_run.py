@@ -18,6 +18,7 @@ from anamorph.evaluation.scores import Score, of_case, to_csv
 from anamorph.evaluation.topology import topology_scores
 from anamorph.inference.model_folder import Model, read_model
 from anamorph.inference.model_variants import with_settings
+from anamorph.inference.multi_atlas_stages import MultiAtlasSegmentation
 from anamorph.inference.request import SegmentationRequest
 from anamorph.inference.run import geometry_of, hashes_of, labels_of, refuse_changes
 from anamorph.inference.run_folder import Run
@@ -55,6 +56,7 @@ def run_segmentation(request: SegmentationRequest, run: Run, progress: Progress 
     image = read(request.image, replace(plain, volume=request.volume), request.modality)
     run.facts["geometry"] = {"image": geometry_of(image.grid)}
     truth = None if request.labels is None else labels_of(image, request.labels, plain)
+    assert request.model is not None
     model = read_model(request.model, request.device)
     if request.refinement:
         model = with_settings(model, request.refinement)
@@ -66,7 +68,7 @@ def run_segmentation(request: SegmentationRequest, run: Run, progress: Progress 
     if progress is not None:
         progress("write", 0.0)
     begin = time.perf_counter()
-    scores = _scored(segmentation, truth, request.ignore_labels, model.card.method)
+    scores = scored(segmentation, truth, request.ignore_labels, model.card.method, image.name)
     seconds = {**segmentation.seconds, "evaluate": time.perf_counter() - begin}
     run.facts["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
     if segmentation.atlas is not None and segmentation.atlas.losses:
@@ -80,7 +82,26 @@ def run_segmentation(request: SegmentationRequest, run: Run, progress: Progress 
     return SegmentationResult(segmentation, model, truth, scores)
 
 
-def _scored(found: Segmentation, truth: Labelmap | None, ignored: Sequence[int], method: str) -> tuple[Score, ...]:
+def scored(
+    found: Segmentation | MultiAtlasSegmentation,
+    truth: Labelmap | None,
+    ignored: Sequence[int],
+    method: str,
+    case: str,
+    knower: str = "the model",
+) -> tuple[Score, ...]:
+    """Volumes and topology; overlap and distances of surfaces with a truth on the same grid.
+
+    Args:
+        found: labels and their volumes.
+        truth: true labels.
+        ignored: labels not to score.
+        method, case: in the rows.
+        knower: who knows labels, in words.
+
+    Warns:
+        W-LAB-010: labels of the truth that are not known.
+    """
     labels = found.labels
     metric, unit = ("volume_mm3", "mm3") if labels.grid.ndim == 3 else ("area_mm2", "mm2")
     rows = [Score(metric, volume, unit, labels.names[value]) for value, volume in found.volumes().items()]
@@ -91,13 +112,14 @@ def _scored(found: Segmentation, truth: Labelmap | None, ignored: Sequence[int],
         foreign = sorted({*truth.values()} - {0, *labels.names, *ignored})
         if foreign:
             listed = ", ".join(map(str, foreign[:20])) + (", ..." if len(foreign) > 20 else "")
-            warn("W-LAB-010", f"labels that the model does not know are not scored: {listed}", file=truth.name or None)
+            does = "does" if knower.startswith("the ") else "do"
+            warn("W-LAB-010", f"labels that {knower} {does} not know are not scored: {listed}", file=truth.name or None)
         a, b = truth.data.numpy(), labels.data.numpy()
         ignore = np.isin(a, list(ignored)) if ignored else None
         b = b if ignore is None else np.where(ignore, 0, b)
         rows += segmentation_scores(a, b, labels.grid.spacing, names)
         rows += topology_scores(b, names, truth=a)
-    return tuple(of_case(rows, found.image.name, method))
+    return tuple(of_case(rows, case, method))
 
 
 def _write_files(found: Segmentation, scores: Sequence[Score], run: Run) -> None:

@@ -2,9 +2,12 @@
 
 from anamorph.methods.atlas_istn import AtlasISTN
 from anamorph.methods.base import Method
+from anamorph.methods.biregnet import BiRegNet
 from anamorph.methods.dynunet import DynUNet
 from anamorph.methods.lapirn import LapIRN
 from anamorph.methods.macjnet import MacJNet
+from anamorph.methods.patch_simnet import PatchSimNet
+from anamorph.methods.simnet import SimNet
 from anamorph.methods.unet import UNet
 from anamorph.methods.voxelmorph import VoxelMorph
 
@@ -15,5 +18,8 @@ METHODS: dict[str, type[Method]] = {
     "dynunet": DynUNet,
     "atlas-istn": AtlasISTN,
     "macjnet": MacJNet,
+    "biregnet": BiRegNet,
+    "simnet": SimNet,
+    "patch-simnet": PatchSimNet,
 }
 """Name on the command line -> method."""

@@ -96,7 +96,10 @@ class Method(nn.Module, ABC):
         schedule: the training its paper prescribes.
         items: whether it learns from pairs or from cases.
         players: who takes turns within a step, in order.
-        tasks: what the trained method can do; "register" needs ``register``, "segment" needs ``segment``.
+        tasks: what the trained method can do; "register" needs ``register``, "segment" needs ``segment``, "translate"
+            needs ``translate``. One method's depend on its settings, and each of its kind knows its own.
+        judged_by: what tells good weights from others: answers to its tasks, or its objective where what it learns is
+            none of them.
 
     Attributes:
         validating: whether the answers asked for only choose among weights, so that a cheaper way to them will do.
@@ -106,7 +109,8 @@ class Method(nn.Module, ABC):
     schedule: ClassVar[Schedule] = Schedule()
     items: ClassVar[Items] = "pairs"
     players: ClassVar[tuple[str, ...]] = ("network",)
-    tasks: ClassVar[tuple[Literal["register", "segment", "translate"], ...]] = ("register",)
+    tasks: tuple[Literal["register", "segment", "translate"], ...] = ("register",)
+    judged_by: ClassVar[Literal["answers", "objective"]] = "answers"
 
     def __init__(self, settings: MethodSettings, domain: Domain) -> None:
         super().__init__()
@@ -167,4 +171,8 @@ class Method(nn.Module, ABC):
 
     def segment(self, image: ImageBatch, modality: str = "") -> ImageBatch:
         """Probabilities of the background and of every class, B (1 + classes) I J (K); for the task "segment"."""
+        raise NotImplementedError
+
+    def translate(self, image: ImageBatch, modality: str = "") -> ImageBatch:
+        """An image of one modality as one of the other, on the same scale; for the task "translate"."""
         raise NotImplementedError

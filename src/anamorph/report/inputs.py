@@ -36,6 +36,8 @@ class ReportInputs:
         found_labels: what a segmentation found.
         earlier_labels: what it went by on its way there, first things first, by name.
         atlas_displacement_mm: d I J (K), RAS mm, from the image to the atlas that was fitted to it.
+        uncertainty: of a segmentation by atlases, how much they disagree at each voxel, 0 to 1.
+        atlases: what each of them did: ``name rank similarity used agreement seconds cached warnings failure``.
         label_names: integer -> name.
         further_images: more images on the fixed grid to leaf through in the viewer, by name.
         scores: rows with ``metric label unit value reason``. A row may also say its ``stage``, ``before`` or ``after``
@@ -67,6 +69,8 @@ class ReportInputs:
     found_labels: Int[np.ndarray, "..."] | None = None
     earlier_labels: Mapping[str, Int[np.ndarray, "..."]] = field(default_factory=dict)
     atlas_displacement_mm: Num[np.ndarray, "ndim ..."] | None = None
+    uncertainty: Volume | None = None
+    atlases: Sequence[Mapping[str, Any]] = ()
     label_names: Mapping[int, str] = field(default_factory=dict)
     further_images: Mapping[str, Volume] = field(default_factory=dict)
     scores: Sequence[Mapping[str, Any]] = ()

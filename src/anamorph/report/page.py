@@ -21,6 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from anamorph.report.document import render_figure
 from anamorph.report.figures import Figures, draw, label_colour
 from anamorph.report.inputs import ReportInputs
+from anamorph.report.multi_atlas import atlas_rows, draw_uncertainty
 from anamorph.report.refinement import draw_refinement, objective
 from anamorph.report.tables import Score, format_value, pair_scores
 from anamorph.report.verdict import judge
@@ -43,7 +44,7 @@ def render(inputs: ReportInputs) -> str:
     figures = draw(inputs)
     volumes = viewer_volumes(inputs)
     css, script = "\n".join(_text(f"templates/{name}") for name in STYLES), _text("templates/report.js")
-    refinement = draw_refinement(inputs)
+    refinement, uncertainty = draw_refinement(inputs), draw_uncertainty(inputs)
     environment = Environment(
         loader=PackageLoader("anamorph.report"),
         autoescape=True,
@@ -64,6 +65,10 @@ def render(inputs: ReportInputs) -> str:
         if refinement is None
         else render_figure("sheet.svg.j2", alone=False, sheet=refinement, prefix="refinement-"),
         objective=objective(inputs),
+        uncertainty=""
+        if uncertainty is None
+        else render_figure("sheet.svg.j2", alone=False, sheet=uncertainty, prefix="uncertainty-"),
+        atlases=list(atlas_rows(inputs)),
         scores=_score_tables(pair_scores(inputs.scores)),
         facts=_facts(inputs.facts),
         stages=list(_stages(inputs)),

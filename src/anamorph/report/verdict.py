@@ -40,6 +40,7 @@ def judge(inputs: ReportInputs) -> Verdict:
     scores = pair_scores(inputs.scores)
     candidates = (
         _labels(inputs),
+        _atlases(inputs),
         _folding(scores),
         _compared(scores, "Landmark error", ("tre_mean_mm",), lower_is_better=True),
         _compared(scores, "Dice", ("dice_mean",), lower_is_better=False),
@@ -77,6 +78,17 @@ def _labels(inputs: ReportInputs) -> Tile | None:
         return Tile("Labels found", f"{count}", note="each has voxels", tone="good")
     note = f"none of {', '.join(missing[:3])}" + (", ..." if len(missing) > 3 else "")
     return Tile("Labels found", f"{count - len(missing)} of {count}", note=note, tone="bad")
+
+
+def _atlases(inputs: ReportInputs) -> Tile | None:
+    """How many of the atlases took part."""
+    if not inputs.atlases:
+        return None
+    used, failed = (sum(bool(atlas[kind]) for atlas in inputs.atlases) for kind in ("used", "failure"))
+    if failed:
+        return Tile("Atlases", f"{used} of {used + failed}", note=f"{failed} failed", tone="warn")
+    count = len(inputs.atlases)
+    return Tile("Atlases", str(used), note="all of them" if used == count else f"the likest of {count}")
 
 
 def _distance(inputs: ReportInputs, scores: Sequence[Score]) -> Tile | None:

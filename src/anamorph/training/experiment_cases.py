@@ -18,14 +18,15 @@ from anamorph.data.cohort import Scan, Split
 from anamorph.data.files import read, read_labels, write
 from anamorph.data.image import Image, Labelmap
 from anamorph.data.network_grid import counted_as
-from anamorph.data.prepared import PreparedCohort
 from anamorph.errors import AnamorphError, AnamorphWarning
 from anamorph.evaluation.comparison import Comparison
 from anamorph.inference import contenders
 from anamorph.inference.model_folder import read_model
 from anamorph.pairwise.register import Progress
-from anamorph.training.experiment import trained_rows
+from anamorph.training.experiment import model_of
+from anamorph.training.experiment_cohort import Part, parts_of
 from anamorph.training.experiment_recipe import CohortRecipe, Experiment, Source
+from anamorph.training.experiment_rows import Judged, segmenters
 
 FOLDER = "pictures"
 Labels = Int[np.ndarray, "..."]
@@ -82,37 +83,45 @@ def show_cases(
         device: to compute on.
         progress: told the share that is done.
     """
-    prepared = PreparedCohort.open(folder / "prepared")
-    trainings = {name: read_model(folder / "runs" / name / "model", device) for name in experiment.train if rows}
-    models = trained_rows(experiment, trainings) if rows else {}
-    segmenters = [contenders.segmenting_model(models[name], name) for name in rows]
+    looked: dict[Part, tuple[Judged, list[contenders.Segmenter]]] = {}
     shown = {}
+    parts = parts_of(experiment, folder)
     for done, case in enumerate(cases):
         if progress is not None:
             progress(FOLDER, done / len(cases))
-        scan = prepared.by_name[case].scan
+        part, scan = _scan_of(case, experiment, parts)
+        if part not in looked:
+            models = {name: read_model(model_of(part.folder, name), device) for name in experiment.train if rows}
+            methods = segmenters(experiment, folder, part, models, device, rows=tuple(rows)) if rows else []
+            looked[part] = Judged.of(experiment, part), sorted(methods, key=lambda one: rows.index(one.name))
+        judged, methods = looked[part]
         image = read(scan.image, modality=scan.modality)
-        found = {one.name: _found(one, scan, image, folder / FOLDER) for one in segmenters}
+        found = {one.name: _found(one, scan, image, folder / FOLDER) for one in methods}
         labels = {name: labels.data.numpy() for name, labels in found.items() if labels is not None}
-        shown[case] = CaseShown(image, _truth(scan, prepared), labels)
+        shown[case] = CaseShown(image, _truth(scan, judged), labels)
     return shown
 
 
-def names_of(folder: Path, split: Split, most: int) -> list[str]:
-    """Some labelled cases of a split, evenly from all.
+def names_of(experiment: Experiment, folder: Path, split: Split, most: int) -> list[str]:
+    """Some labelled cases of a split, in the first fold, evenly from all.
 
     Args:
-        folder: of an experiment's files.
+        experiment: that has been run.
+        folder: of its files.
         split: which.
         most: at most so many.
     """
-    scans = [found.scan for found in PreparedCohort.open(folder / "prepared").scans]
-    return evenly([scan.name for scan in scans if scan.split == split and scan.labels is not None], most)
+    cohort = parts_of(experiment, folder)[0].cohort
+    return evenly([scan.name for scan in cohort.of_split(split).scans if scan.labels is not None], most)
 
 
-def label_names(folder: Path) -> Mapping[int, str]:
-    """The labels that an experiment is about."""
-    return PreparedCohort.open(folder / "prepared").plan.labels
+def label_names(experiment: Experiment, folder: Path, cases: Mapping[str, CaseShown]) -> Mapping[int, str]:
+    """The labels that an experiment is about; those of the cases where nothing names them."""
+    names = Judged.of(experiment, parts_of(experiment, folder)[0]).names
+    if names is not None:
+        return names
+    values = {value for shown in cases.values() if shown.truth is not None for value in np.unique(shown.truth).tolist()}
+    return {value: f"label {value}" for value in sorted(values - {0})}
 
 
 def evenly(names: Sequence[str], most: int) -> list[str]:
@@ -122,11 +131,17 @@ def evenly(names: Sequence[str], most: int) -> list[str]:
     return [names[round(place * (len(names) - 1) / (most - 1))] for place in range(most)]
 
 
-def _truth(scan: Scan, prepared: PreparedCohort) -> Labels | None:
+def _scan_of(case: str, experiment: Experiment, parts: Sequence[Part]) -> tuple[Part, Scan]:
+    """A scan by its name, in the fold in which it is judged, or in the first one that it helps to learn."""
+    found = [(part, scan) for part in parts for scan in part.cohort.scans if scan.name == case]
+    return next((one for one in found if one[1].split == experiment.evaluate.split), found[0])
+
+
+def _truth(scan: Scan, judged: Judged) -> Labels | None:
     if scan.labels is None:
         return None
-    values = counted_as(read_labels(scan.labels).data.numpy(), prepared.plan.learn_as)
-    return np.where(np.isin(values, list(prepared.plan.labels)), values, 0)
+    values = counted_as(read_labels(scan.labels).data.numpy(), judged.learn_as)
+    return values if judged.names is None else np.where(np.isin(values, list(judged.names)), values, 0)
 
 
 def _found(segmenter: contenders.Segmenter, scan: Scan, image: Image, folder: Path) -> Labelmap | None:

@@ -20,7 +20,18 @@ from anamorph.training.configuration import LabelChoice, PairChoice
 from anamorph.training.experiment_recipe import CohortRecipe, Experiment, TrainingRecipe
 from anamorph.training.preparation_settings import PreparationSettings
 
-MADE_BY_COHORT = ("cohort", "gathered", "remapped", "more", "prepared", "runs", "rows")
+MADE_BY_COHORT = (
+    "cohort",
+    "gathered",
+    "remapped",
+    "more",
+    "prepared",
+    "runs",
+    "fold-*",
+    "atlases",
+    "registrations",
+    "rows",
+)
 """What another cohort or preparation makes void."""
 
 Kind = TypeVar("Kind", bound=BaseModel)
@@ -67,8 +78,9 @@ def claim(experiment: Experiment, folder: Path, force: bool) -> None:
         if not force:
             found = f"{', '.join(others) or 'the cohort'} was made by another recipe"
             raise ConfigurationError("E-EXP-002", found, file=folder, do="choose another --out, or use --force")
-        for name in (f"runs/{other}" for other in others) if same else MADE_BY_COHORT:
-            shutil.rmtree(folder / name, ignore_errors=True)
+        void = (f"{part}runs/{other}" for other in others for part in ("", "fold-*/")) if same else MADE_BY_COHORT
+        for stale in [found for pattern in void for found in folder.glob(pattern)]:
+            shutil.rmtree(stale, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     told = {name: made_by.model_dump(mode="json") for name, made_by in trainings.items()}
     with atomic_write(path) as part:

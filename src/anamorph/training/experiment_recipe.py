@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from anamorph.data.cohort import Split
 from anamorph.data.configuration import merged, read_configuration, refusal
 from anamorph.errors import ConfigurationError
+from anamorph.fusion.settings import FusionSettings
 from anamorph.inference.model_variants import INITIAL, ZERO
+from anamorph.pairwise.settings import PairwiseSettings
 from anamorph.training.configuration import LabelChoice, PairChoice
 from anamorph.training.prepare import PreparationSettings
 
@@ -21,13 +23,35 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+.-]*$")]
 """Of a folder or a part of a case's name."""
 
 
+class FilePattern(BaseModel):
+    """Scans by the names of their files."""
+
+    model_config = STRICT
+
+    modality: Name
+    """Of all of them."""
+    image: str
+    """Below the folder, with one * for what tells the cases apart, as *_SS.nii.gz; without it a single case."""
+    labels: str | None = None
+    """Likewise, with the same in place of *."""
+    case: str = "*"
+    """Name of the case, where * stands for the same."""
+
+
 class Gathering(BaseModel):
     """Real images, below the folder that ``ANAMORPH_DATA`` names."""
 
     model_config = STRICT
 
-    layout: Literal["nnunet", "bids", "learn2reg", "chaos", "ixi", "freesurfer", "first", "splits", "folders"]
+    layout: (
+        Literal[
+            "nnunet", "bids", "learn2reg", "chaos", "mmwhs", "ixi", "freesurfer", "first", "splits", "stacks", "folders"
+        ]
+        | None
+    ) = None  # fmt: skip
     """How they lie there, as for ``anamorph gather``."""
+    files: tuple[FilePattern, ...] = ()
+    """Which they are, in place of a layout."""
     folder: str
     """Below ``ANAMORPH_DATA``."""
     modality: str | None = None
@@ -38,6 +62,12 @@ class Gathering(BaseModel):
     """The last cases before those of the test."""
     test: Number = 0
     """The last cases."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Gathering:
+        if (self.layout is None) == (not self.files):
+            raise ValueError("images are gathered either by a layout or by their files")
+        return self
 
 
 class Synthesis(BaseModel):
@@ -134,8 +164,35 @@ class TrainingRecipe(BaseModel):
     """Of the training."""
 
 
+class AtlasesRecipe(BaseModel):
+    """Segmentation by labelled cases that are registered to the target, and whose labels are then fused."""
+
+    model_config = STRICT
+
+    split: Split = "train"
+    """Of the atlases; a target's own subject is never among them."""
+    modality: str | None = None
+    """Of the atlases; any if absent."""
+    count: Annotated[int, Field(ge=1)] | None = None
+    """Only so many, the first by name; all if absent."""
+    registration: PairwiseSettings | str = PairwiseSettings()
+    """Of the pairwise engine, or the training whose network registers."""
+    fusion: FusionSettings | str = FusionSettings()
+    """How the labels are fused, or the training whose network weighs the votes."""
+    select: Annotated[int, Field(ge=1)] | None = None
+    """At most so many atlases, those most similar to the target; all if absent."""
+    region: Literal["coarse", "gold", "none"] = "coarse"
+    """Where the fine registrations and the fusion work: about what a coarse registration finds, about the target's own
+    labels (gold), or everywhere (none)."""
+
+    @property
+    def trainings(self) -> tuple[str, ...]:
+        """Whose networks it uses."""
+        return tuple(name for name in (self.registration, self.fusion) if isinstance(name, str))
+
+
 class RowRecipe(BaseModel):
-    """A trained method in a row of the table, as it was trained or otherwise."""
+    """A trained method in a row of the table, as it was trained or otherwise, or a segmentation by atlases."""
 
     model_config = STRICT
 
@@ -146,6 +203,14 @@ class RowRecipe(BaseModel):
     networks: dict[str, str] = {}
     """Network of the method -> TRAINING.NETWORK whose weights it has instead, initial for those before training, or
     zero for none: a spatial transformer of zeros moves nothing."""
+    atlases: AtlasesRecipe | None = None
+    """Segment by atlases, which needs no training; alone in its row."""
+
+    @model_validator(mode="after")
+    def _one(self) -> RowRecipe:
+        if self.atlases is not None and (self.of or self.settings or self.networks):
+            raise ValueError("a row is a trained method, or atlases")
+        return self
 
 
 class EvaluationRecipe(BaseModel):
@@ -160,9 +225,9 @@ class EvaluationRecipe(BaseModel):
     pairs: PairChoice = PairChoice()
     """Which pairs of them; trainings learn from the same kind of pairs."""
     most_items: Annotated[int, Field(ge=1)] | None = None
-    """At most so many pairs or cases, spread evenly over all."""
+    """At most so many pairs or cases, spread evenly over all; in each fold, where there are folds."""
     rows: dict[str, RowRecipe] = {}
-    """Name in the table -> trained method; if empty every training, as it was trained."""
+    """Name in the table -> trained method or atlases; if empty every training, as it was trained."""
     groups: dict[Name, str] = {}
     """Name -> shell pattern of the cases' names in the scores, CASE_MODALITY or FIXED-MOVING: a table for each; one
     table of all if empty."""
@@ -193,6 +258,9 @@ class Experiment(BaseModel):
     """Of all that is made, in place of the file's own name: experiments of one folder share cohort and trainings."""
     cohort: CohortRecipe
     """The cases."""
+    folds: Annotated[int, Field(ge=2)] | None = None
+    """Cross-validation: the subjects in train and test in so many parts, each of which is the test once, for trainings
+    of its own; the table gathers all. As the cohort has them if absent."""
     prepare: PreparationSettings = PreparationSettings()
     """How they are brought before the networks."""
     labels: tuple[Annotated[int, Field(ge=1)], ...] = ()
@@ -211,9 +279,17 @@ class Experiment(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Experiment:
         for name, row in self.rows.items():
+            if row.atlases is not None:
+                if unknown := sorted(set(row.atlases.trainings) - self.train.keys()):
+                    raise ValueError(f"row {name} is of {unknown[0]!r}, which is not trained")
+                if self.evaluate.task != "segment":
+                    raise ValueError(f"row {name} segments by atlases; the task is {self.evaluate.task}")
+                continue
             sources = {source.partition(".")[0] for source in row.networks.values() if source not in (INITIAL, ZERO)}
             if unknown := sorted({row.of or name, *sources} - self.train.keys()):
                 raise ValueError(f"row {name} is of {unknown[0]!r}, which is not trained")
+        if self.folds is not None and self.evaluate.split != "test":
+            raise ValueError(f"of folds the test is judged, not {self.evaluate.split}")
         if self.evaluate.task == "segment" and (self.evaluate.methods or self.evaluate.peers):
             raise ValueError("methods and peers register; the task is segment")
         if self.evaluate.task == "segment" and self.evaluate.also:
@@ -232,7 +308,7 @@ class Experiment(BaseModel):
 
     @property
     def rows(self) -> dict[str, RowRecipe]:
-        """Trained methods in the table."""
+        """Trained methods and atlases in the table."""
         return self.evaluate.rows or {name: RowRecipe(of=name) for name in self.train}
 
 

@@ -213,7 +213,7 @@ def resolved(pairs: PairChoice, prepared: PreparedCohort) -> PairChoice:
 
 
 def refuse_nothing(
-    items: Items, prepared: PreparedCohort, pairs: PairChoice, modality: str | None, teaches: bool
+    items: Items, prepared: PreparedCohort, pairs: PairChoice, modality: str | None, teaching: np.ndarray | None
 ) -> None:
     """Refuse to train on nothing.
 
@@ -221,7 +221,7 @@ def refuse_nothing(
         items: of the training split.
         prepared: where they were looked for.
         pairs, modality: what was looked for.
-        teaches: whether the method learns to segment, which labels alone teach.
+        teaching: of each item, whether its labels teach; None where images do as well.
 
     Raises:
         InputError: E-TRN-001, no items; E-TRN-003, no labels where they are needed.
@@ -239,8 +239,9 @@ def refuse_nothing(
             "E-TRN-001", f"no {wanted} to train on; scans of the training split: {found}{listed}",
             file=prepared.folder, do="choose others, or change the splits and prepare again",
         )  # fmt: skip
-    if teaches and not items.any_labelled.any():
-        found = f"none of {len(items)} training {items.kind} has labels"
+    if teaching is not None and not teaching.any():
+        sides = " on both sides" if items.any_labelled.any() else ""
+        found = f"none of {len(items)} training {items.kind} has labels{sides}"
         do = "show a share of the labels above 0" if items.hidden else ""
         if items.kind == "pairs":
             do = "train lapirn or voxelmorph, which need none"

@@ -60,8 +60,10 @@ class Task:
             pairs = resolved(pairs, prepared)
             configuration = configuration.model_copy(update={"pairs": pairs})
         training = choose_items(prepared, "train", kind.items, pairs, modality, configuration.labelled)
-        refuse_nothing(training, prepared, pairs, modality, teaches="segment" in kind.tasks)
-        if not kind.learns_unlabelled(configuration.settings):
+        unlabelled = kind.learns_unlabelled(configuration.settings)
+        teaching = training.any_labelled if "segment" in kind.tasks else None if unlabelled else training.labelled
+        refuse_nothing(training, prepared, pairs, modality, teaching)
+        if not unlabelled:
             training = training.without_hidden()
         extra = choose_extra_items(prepared, configuration, pairs)
         validation = choose_items(prepared, "validation", kind.items, pairs, modality)

@@ -2,7 +2,7 @@
 
 A method that registers is judged by the Dice of labels that it warps, one that segments by the Dice of what it finds,
 each averaged over the classes that occur, then over the sides of a pair that have labels, then over items. Where no
-labels can tell, the weighted objective does.
+labels can tell, or a method learns neither of these, the weighted objective does.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Sample = dict[str, Any]
 def measures_of(method: type[Method] | Method, items: Items) -> tuple[str, ...]:
     """What can be measured on these items."""
     found = []
-    if items.plan.labels:
+    if items.plan.labels and method.judged_by == "answers":
         if "register" in method.tasks and items.kind == "pairs" and items.labelled.any():
             found.append(REGISTRATION)
         if "segment" in method.tasks and items.any_labelled.any():

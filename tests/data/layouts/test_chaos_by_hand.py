@@ -8,11 +8,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from jaxtyping import Integer
 from PIL import Image as Picture
 
 from anamorph.data.cohort import Cohort
 from anamorph.data.files import read_labels, write
-from anamorph.data.layouts import LAYOUTS
+from anamorph.data.layouts import LAYOUTS, gathered
 from anamorph.data.layouts.chaos import stacked
 from anamorph.errors import AnamorphWarning, InputError
 
@@ -160,6 +161,72 @@ def test_slices_of_a_ct_become_a_volume_that_the_layout_reads(tmp_path: Path) ->
     labels = read_labels(scan.labels)
     assert labels.values() == [0, 1]
     assert labels.data[1, 4].tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("upwards", [True, False])
+def test_the_image_tells_which_slice_is_the_highest(upwards: bool, tmp_path: Path) -> None:
+    """What is of one label has one intensity, if the slices are taken the right way."""
+    ground = slices(tmp_path / "Ground")
+    values = np.random.default_rng(0).normal(100, 30, (4, 5, 4))
+    for height in range(4):
+        values[LIVER[0], LIVER[1], height] = 60 + height
+    Picture.fromarray(np.eye(5, 4, dtype=np.uint8) * 63).save(ground / "IMG-0004-00009.png")
+    lowest = 0 if upwards else 3
+    for place in range(4):
+        values[place, place, lowest] = 58
+    file = tmp_path / "image.nii.gz"
+    nib.Nifti1Image(values.astype(np.float32), np.diag([-1.0, -1.0, 1.0, 1.0])).to_filename(file)
+    found = stacked(ground, file, "mr", upwards=None).data.numpy()
+    np.testing.assert_array_equal(found, stacked(ground, file, "mr", upwards=upwards).data.numpy())
+    np.testing.assert_array_equal(found[:, :, lowest], np.eye(4, 5))
+    image(file, np.eye(4))
+    with pytest.raises(InputError, match=r"E-COH-033: .*fit the image as well upside down"):
+        stacked(ground, file, "mr")
+
+
+# -- labels beside their images ----------------------------------------------------------------------------------------
+
+
+def in_phase_and_out(
+    folder: Path, affine: np.ndarray, shape: tuple[int, ...] = (3, 2, 2)
+) -> Integer[np.ndarray, "..."]:
+    """Case 21, whose labels lie on the grid of the in-phase image, while the other image has another header."""
+    place = folder / "MR/21/T1DUAL"
+    for phase in ("InPhase", "OutPhase"):
+        (place / "DICOM_anon" / phase).mkdir(parents=True)
+    (place / "Ground").mkdir()
+    volume(place / "DICOM_anon/InPhase/a.nii.gz", (0, 7))
+    nib.Nifti1Image(np.arange(np.prod(shape), dtype=np.int16).reshape(shape), affine).to_filename(
+        place / "DICOM_anon/OutPhase/b.nii.gz"
+    )
+    volume(place / "Ground/labels.nii.gz", (0, 1, 2, 3, 4))
+    return read_labels(place / "Ground/labels.nii.gz").data.numpy()
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_labels_of_the_other_phase_are_written_on_its_grid(flipped: bool, tmp_path: Path) -> None:
+    """Voxel by voxel, whatever the direction of its axes."""
+    affine = np.diag([1.01, 1.0, -1.0 if flipped else 1.0, 1.0])
+    affine[:3, 3] = [0.2, 0.0, 1.0 if flipped else 0.0]
+    labels = in_phase_and_out(tmp_path / "raw", affine)
+    with pytest.warns(AnamorphWarning, match="W-COH-039: .*labels of mr21_t1_out, .*written on its grid"):
+        cohort = gathered("chaos", tmp_path / "raw", tmp_path / "out")
+    same, other = cohort.scans
+    assert same.labels is not None
+    assert same.labels.parent.name == "Ground"
+    written = tmp_path / "out/labels/mr21_t1_out.nii.gz"
+    assert other.labels == written
+    found = read_labels(written)
+    np.testing.assert_allclose(found.grid.affine, affine, atol=1e-6)
+    np.testing.assert_array_equal(found.data.numpy(), labels[:, :, ::-1] if flipped else labels)
+
+
+def test_labels_of_another_size_are_left_out(tmp_path: Path) -> None:
+    in_phase_and_out(tmp_path / "raw", np.eye(4), (3, 3, 2))
+    with pytest.warns(AnamorphWarning, match=r"W-COH-039: .*\(3, 2, 2\) voxels, .* image of \(3, 3, 2\); left out"):
+        cohort = gathered("chaos", tmp_path / "raw", tmp_path / "out")
+    assert [scan.labels is None for scan in cohort.scans] == [False, True]
+    assert not (tmp_path / "out").exists()
 
 
 def test_slices_that_do_not_fit(tmp_path: Path) -> None:

@@ -16,6 +16,10 @@ The download has a folder of DICOM slices where the image is expected, and PNG s
 read: each folder ``DICOM_anon``, ``InPhase`` and ``OutPhase`` is converted by dcm2niix into itself, and ``stacked``
 puts the slices of a folder ``Ground`` onto the image so made. A CT and an MR of one number are not of one person.
 
+Labels belong to the images of their sequence voxel by voxel, but not all of them lie where their image does once both
+are converted (users name the MR of 21, 22 and 33; two phases share labels, and need not share a header). Such labels
+are written anew on the grid of their image, or left out where they have another size.
+
 Source: Kavur et al. 2021, doi:10.1016/j.media.2020.101950, and https://chaos.grand-challenge.org/Data/
 """
 
@@ -24,6 +28,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,9 +36,10 @@ import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
 from anamorph.data.cohort import Cohort, Scan
-from anamorph.data.files import EXTENSIONS, read, read_labels
+from anamorph.data.files import EXTENSIONS, read, read_labels, write
 from anamorph.data.image import Labelmap
 from anamorph.data.landmark_formats import listed
+from anamorph.data.volume import SAME_MM
 from anamorph.errors import AnamorphWarning, InputError, warn
 
 DICOM, GROUND, TEST = "DICOM_anon", "Ground", "Test_Sets"
@@ -44,17 +50,24 @@ LABEL_NAMES = {1: "liver", 2: "right kidney", 3: "left kidney", 4: "spleen"}
 GREYS = {1: (55, 70), 2: (110, 135), 3: (175, 200), 4: (240, 255)}
 """Label -> greys of the MR's slices, both included; the organisers write 63, 126, 189 and 252."""
 NUMBER = re.compile(r"\d+")
+ALIKE = 0.8
+"""The smaller spread of intensities within labels as a share of the larger, from which it does not tell which is up."""
 
 
-def read_layout(folder: Path) -> Cohort:
+def read_layout(folder: Path, out: Path | None = None) -> Cohort:
     """Every image that was converted, with its labels.
+
+    Args:
+        folder: with the folders above, anywhere below it.
+        out: where ``labels`` that lie beside their image are written on its grid; they are left out if absent.
 
     Raises:
         InputError: E-COH-033, no such folders, several volumes in one, labels of other values than 1 to 4; E-FMT-008,
             nothing was converted yet.
 
     Warns:
-        W-COH-038: images that are still DICOM, left out.
+        W-COH-038: images that are still DICOM, left out. W-COH-039: labels that lie beside their image, written anew
+            or left out.
     """
     folder = folder.resolve()
     scans: list[Scan] = []
@@ -66,9 +79,8 @@ def read_layout(folder: Path) -> Cohort:
             continue
         sequence = next(above for above in place.parents if (above / DICOM).is_dir())
         labels = _volume(sequence / GROUND)
-        if labels is not None:
-            _check(labels)
-        scans.append(Scan(case, modality, image, labels, split="test" if TEST in place.parts else "train"))
+        scan = Scan(case, modality, image, labels, split="test" if TEST in place.parts else "train")
+        scans.append(scan if labels is None else _in_place(scan, labels, out))
     if not scans and not unconverted:
         raise _refused(folder, f"no folder {DICOM}", f"CT/5/{DICOM}, MR/5/T2SPIR/{DICOM} and the like")
     found = f"{len(unconverted)} folders of DICOM without a volume: {listed(unconverted)}"
@@ -81,7 +93,7 @@ def read_layout(folder: Path) -> Cohort:
     return Cohort(folder, tuple(sorted(scans, key=lambda scan: (scan.case, scan.modality))), label_names=names)
 
 
-def stacked(ground: Path, image: Path, kind: Literal["ct", "mr"], *, upwards: bool) -> Labelmap:
+def stacked(ground: Path, image: Path, kind: Literal["ct", "mr"], *, upwards: bool | None = None) -> Labelmap:
     """The slices of a folder ``Ground`` as labels on the grid of their image.
 
     Columns of a slice run to the patient's left, rows to the back, as CHAOS has it; the order of the slices is that of
@@ -91,10 +103,12 @@ def stacked(ground: Path, image: Path, kind: Literal["ct", "mr"], *, upwards: bo
         ground: folder of PNG slices.
         image: converted from the DICOM slices beside it, on axes of any order and direction.
         kind: ct, where anything but 0 is liver, or mr, where greys tell the organ.
-        upwards: whether the last slice is the highest, or the lowest.
+        upwards: whether the last slice is the highest, or the lowest. If absent, that way is taken in which what has
+            one label is more alike in the image.
 
     Raises:
-        InputError: E-COH-033, slices that are none, differ in size, do not fill the image, or have other greys.
+        InputError: E-COH-033, slices that are none, differ in size, do not fill the image, have other greys, or fit
+            the image as well upside down.
     """
     files = sorted(ground.glob("*.png"), key=lambda path: [int(number) for number in NUMBER.findall(path.name)])
     slices = [_slice(file) for file in files]
@@ -102,11 +116,21 @@ def stacked(ground: Path, image: Path, kind: Literal["ct", "mr"], *, upwards: bo
         raise _refused(
             ground, f"{len(slices)} slices of {len({s.shape for s in slices})} sizes", "PNG slices of one size"
         )
-    grid = read(image).grid
-    axes = axcodes2ornt(("L", "P", "S" if upwards else "I"))
-    stack = apply_orientation(np.stack(slices, -1), ornt_transform(axes, io_orientation(grid.affine)))
-    if stack.shape != grid.shape:
-        raise _refused(ground, f"slices that make up {stack.shape} voxels", f"{grid.shape} as {image.name} has")
+    seen = read(image)
+    grid, stack = seen.grid, np.stack(slices, -1)
+    ways = [
+        apply_orientation(stack, ornt_transform(axcodes2ornt(("L", "P", end)), io_orientation(grid.affine)))
+        for end in ("S", "I")
+    ]
+    if ways[0].shape != grid.shape:
+        found = f"slices that make up {ways[0].shape} voxels"
+        raise _refused(ground, found, f"{grid.shape} as {image.name} has")
+    if upwards is None:
+        spreads = [_spread(way, seen.data[0].numpy()) for way in ways]
+        if min(spreads) >= ALIKE * max(spreads):
+            raise _refused(ground, "slices that fit the image as well upside down", "one way, told by upwards")
+        upwards = spreads[0] < spreads[1]
+    stack = ways[0 if upwards else 1]
     if kind == "ct":
         labels = stack > 0
     else:
@@ -138,11 +162,37 @@ def _volume(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _check(labels: Path) -> None:
-    """Refuse values that mean one thing in the CT and another in the MR, as the greys of the slices do."""
-    if strange := sorted(set(read_labels(labels).values()) - LABEL_NAMES.keys() - {0}):
+def _in_place(scan: Scan, file: Path, out: Path | None) -> Scan:
+    """A scan with labels that lie where it lies, or without any; see ``read_layout``."""
+    labels, grid = _checked(file), read(scan.image).grid
+    if grid.distance_mm(labels.grid) <= SAME_MM:
+        return scan
+    turn = ornt_transform(io_orientation(labels.grid.affine), io_orientation(grid.affine))
+    values = apply_orientation(labels.data.numpy(), turn)
+    found = f"labels of {scan.name}, {labels.grid.shape} voxels, lie beside their image of {grid.shape}"
+    if out is None or values.shape != grid.shape:
+        warn("W-COH-039", f"{found}; left out", file=file)
+        return replace(scan, labels=None)
+    path = out / "labels" / f"{scan.name}.nii.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(Labelmap.from_array(values, grid.affine, LABEL_NAMES), path)
+    warn("W-COH-039", f"{found}; written on its grid, voxel by voxel", file=file)
+    return replace(scan, labels=path)
+
+
+def _checked(file: Path) -> Labelmap:
+    """Labels without values that mean one thing in the CT and another in the MR, as the greys of the slices do."""
+    labels = read_labels(file)
+    if strange := sorted(set(labels.values()) - LABEL_NAMES.keys() - {0}):
         expected = ", ".join(f"{label} {name}" for label, name in LABEL_NAMES.items())
-        raise _refused(labels, f"labels {listed([str(label) for label in strange])}", expected)
+        raise _refused(file, f"labels {listed([str(label) for label in strange])}", expected)
+    return labels
+
+
+def _spread(slices: np.ndarray, image: np.ndarray) -> float:
+    """Between the quarters of the intensities under each grey of the slices, summed."""
+    greys = [grey for grey in np.unique(slices).tolist() if grey]
+    return sum(float(np.subtract(*np.percentile(image[slices == grey], (75, 25)))) for grey in greys)
 
 
 def _slice(file: Path) -> np.ndarray:

@@ -1,0 +1,166 @@
+"""``anamorph segment --atlases`` in process: files, page, resumed runs, cohorts and refusals."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from anamorph.data.cohort import Cohort, Scan
+from anamorph.data.cohort_files import write_cohort
+from anamorph.data.files import read, read_labels
+from anamorph.data.image import Image
+from anamorph.inference import multi_atlas_work
+from anamorph.inference.register import Registration
+from anamorph.spatial.transform import Affine
+
+Run = Callable[..., Any]
+SCANS = Path(__file__).parents[1] / "inference" / "multi_atlas_scans.py"
+spec = importlib.util.spec_from_file_location("multi_atlas_scans", SCANS)
+assert spec is not None
+assert spec.loader is not None
+scans = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(scans)
+FLAT = [(4.0, -3.0), (-3.0, 4.0), (2.0, 3.0)]
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A register that knows where the atlases lie, and notes whom it was asked for."""
+    calls: list[str] = []
+
+    def register(fixed: Image, moving: Image, **rest: Any) -> Registration:
+        calls.append(moving.name)
+        matrix = np.eye(fixed.grid.ndim + 1)
+        matrix[:2, -1] = FLAT[int(moving.name[1])]
+        return Registration(fixed, moving, Affine(matrix), Affine(matrix), Affine.identity(fixed.grid.ndim))
+
+    monkeypatch.setattr(multi_atlas_work, "register", register)
+    return calls
+
+
+@pytest.fixture
+def atlases(tmp_path: Path) -> Path:
+    """A cohort of three, in 2-D."""
+    folder = tmp_path / "atlases"
+    some = [scans.a_scan(folder, f"a{place}", "ct", shift) for place, shift in enumerate(FLAT)]
+    write_cohort(Cohort(folder, tuple(some), (), {3: "left organ", 7: "right organ"}), folder)
+    return folder
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Scan:
+    return scans.a_scan(tmp_path / "targets", "t", "mr", (0.0, 0.0), "test")
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open() as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_an_image_by_atlases(
+    target: Scan, atlases: Path, tmp_path: Path, anamorph: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["segment", target.image, "--atlases", atlases, "--labels", target.labels, "--modality", "mr"]
+    ended = anamorph(*command, "--probabilities", "--out", "out", "--device", "cpu")
+    assert ended.code == 0, ended.err
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir()} == {
+        "segmentation.nii.gz", "share.nii.gz", "uncertainty.nii.gz", "scores.csv", "atlases.csv", "report.html",
+        "run.json", "cache", *(f"probability_{value}.nii.gz" for value in (0, 3, 7)),
+    }  # fmt: skip
+    found = read_labels(out / "segmentation.nii.gz")
+    assert found.values() == [0, 3, 7]
+    total = sum(read(out / f"probability_{value}.nii.gz").data for value in (0, 3, 7))
+    np.testing.assert_allclose(total, 1, atol=1e-5)
+    dice = {row["label"]: float(row["value"]) for row in rows_of(out / "scores.csv") if row["metric"] == "dice"}
+    assert set(dice) == {"left organ", "right organ"}
+    assert min(dice.values()) > 0.85
+    table = rows_of(out / "atlases.csv")
+    assert sorted(row["atlas"] for row in table) == ["a0_ct", "a1_ct", "a2_ct"]
+    assert [row["rank"] for row in table] == ["1", "2", "3"]
+    record = json.loads((out / "run.json").read_text())
+    assert record["status"] == "complete"
+    assert record["fusion"]["fusion"] == "joint"
+    assert record["registration"]["similarity"] == "mind_ssc"
+    assert set(record["outputs"]) == {path.name for path in out.iterdir()} - {"run.json", "cache"}
+    assert str(tmp_path) not in (out / "run.json").read_text()
+    assert "dice" in ended.out.lower()
+    page = (out / "report.html").read_text()
+    for text in ("t_mr.nrrd by the atlases of atlases", "Uncertainty", "What each did", "a2_ct", "left organ"):
+        assert text in page
+
+
+def test_another_fusion_takes_the_registrations_over(
+    target: Scan, atlases: Path, tmp_path: Path, anamorph: Run, known: list[str]
+) -> None:
+    command = ["segment", target.image, "--atlases", atlases, "--out", tmp_path / "out"]
+    assert anamorph(*command, "--fusion", "majority", "--select", "2").code == 0
+    assert sorted(known) == ["a0_ct.nrrd", "a0_ct.nrrd", "a1_ct.nrrd", "a1_ct.nrrd", "a2_ct.nrrd"] or len(known) == 5
+    known.clear()
+    settings = tmp_path / "fusion.yaml"
+    settings.write_text("fusion: local\nsimilarity: lncc\n")
+    ended = anamorph(*command, "--fusion-settings", settings, "--select", "2", "--force")
+    assert ended.code == 0, ended.err
+    assert known == []
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["fusion"]["similarity"] == "lncc"
+
+
+def test_a_cohort_gets_a_folder_an_image_and_one_failure_does_not_stop_it(
+    target: Scan, atlases: Path, tmp_path: Path, anamorph: Run
+) -> None:
+    folder = target.image.parent
+    others = [scans.a_scan(folder, case, "mr", (1.0, 1.0), "test") for case in ("bad", "u")]
+    write_cohort(Cohort(folder, (target, *others)), folder)
+    others[0].image.write_bytes(b"no image")
+    out = tmp_path / "out"
+    ended = anamorph("segment", folder, "--atlases", atlases, "--out", out, "--fusion", "majority")
+    assert ended.code == 0, ended.err
+    assert "W-ATL-007: bad_mr is not segmented: E-FMT-009" in ended.err
+    assert re.search(r"t_mr: Complete.*, mean Dice 0\.[89]", ended.out)
+    assert "failed: 1" in ended.out
+    for name in ("t_mr", "u_mr"):
+        assert {path.name for path in (out / name).iterdir()} == {
+            "segmentation.nii.gz", "share.nii.gz", "uncertainty.nii.gz", "scores.csv", "atlases.csv", "report.html",
+        }  # fmt: skip
+    assert {row["target"] for row in rows_of(out / "atlases.csv")} == {"t_mr", "u_mr"}
+    assert {row["case"] for row in rows_of(out / "scores.csv")} == {"t_mr", "u_mr"}
+    record = json.loads((out / "run.json").read_text())
+    assert (record["status"], record["failed"]) == ("complete", 1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "line"),
+    [
+        ([], 2, "E-CFG-010"),
+        (["--model", "m"], 2, "either --model or --atlases"),
+        (["--refine", "3"], 2, "refine would do nothing with atlases"),
+        (["--fusion", "voting"], 2, "E-ATL-016: no fusion 'voting', expected majority"),
+        (["--atlas-modality", "t1"], 2, "E-ATL-006: no modality 't1', expected ct"),
+        (["--atlas-split", "test"], 3, "E-ATL-012"),
+        (["--region", "gold"], 3, "E-ATL-015"),
+        (["--workers", "2", "--scheduler", "tcp://a:1"], 2, "either --scheduler or --workers"),
+        (["--registration", "nowhere"], 3, "E-IO-001"),
+    ],
+)
+def test_what_is_refused(
+    flags: list[str], code: int, line: str, target: Scan, atlases: Path, tmp_path: Path, anamorph: Run
+) -> None:
+    way = ["--atlases", atlases] if flags else []
+    ended = anamorph("segment", target.image, *way, "--out", tmp_path / "out", *flags)
+    assert ended.code == code, ended.err
+    assert line in ended.err
+
+
+def test_flags_for_atlases_do_not_go_with_a_model(target: Scan, tmp_path: Path, anamorph: Run) -> None:
+    ended = anamorph("segment", target.image, "--model", "m", "--out", tmp_path / "out", "--select", "3")
+    assert ended.code == 2
+    assert "select would do nothing with a model" in ended.err
