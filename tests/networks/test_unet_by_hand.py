@@ -21,6 +21,18 @@ def test_weights_in_three_dimensions():
     assert sum(p.numel() for p in StridedUNet(3, 1, 6).parameters()) == expected
 
 
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_he_weights_keep_the_size_of_features_and_say_little_at_first(ndim):
+    torch.manual_seed(0)
+    network = StridedUNet(ndim, 1, 4, (16, 32, 64), initialisation="he")
+    for layer in (*network.encode, *network.decode):
+        inputs = layer.weight[0].numel()
+        assert layer.weight.std().item() == pytest.approx((2 / inputs) ** 0.5, rel=0.1)
+        assert not layer.bias.any()
+    assert network.head.weight.std().item() == pytest.approx(0.01, rel=0.4)
+    assert network(torch.randn(2, 1, *[16] * ndim)).abs().max() < 0.5
+
+
 @pytest.mark.parametrize("shape", [(16, 24), (17, 9), (1, 5), (8, 9, 15)])
 @pytest.mark.parametrize("channels", [(8, 16, 32, 64), (4, 6), (3,)])
 def test_any_size_comes_back(shape, channels, generator):

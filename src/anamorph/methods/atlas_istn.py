@@ -119,7 +119,12 @@ class AtlasISTN(Method):
         if not self.sees_images:
             normalised = not settings.supervised_segmentation
             self.image_transformer = StridedUNet(
-                domain.ndim, domain.channels, 1 + domain.classes, settings.channels, normalised
+                domain.ndim,
+                domain.channels,
+                1 + domain.classes,
+                settings.channels,
+                normalised,
+                settings.initialisation,
             )
         inputs = 2 * (domain.channels if self.sees_images else domain.classes)
         self.spatial_transformer = SpatialTransformer(domain.shape, inputs, settings.stn_channels, settings.stn)

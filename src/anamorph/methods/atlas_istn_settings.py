@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from anamorph.methods.base import MethodSettings, TermWeights, Weight
 from anamorph.networks.spatial_transformer import Deformations
+from anamorph.networks.unet import Initialisation
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -64,6 +65,8 @@ class AtlasISTNSettings(MethodSettings):
 
     channels: Channels = (8, 16, 32, 64)
     """Of the segmentation network at each scale; the paper's brains have one scale fewer."""
+    initialisation: Initialisation = "torch"
+    """Of that network's weights. torch: as the release's. he: fewer rectifiers shut for good in the first steps."""
     stn_channels: Channels = (16, 16, 32)
     """Of the spatial transformer at 1/2, 1/4, ...; one more 32 is the release's second version."""
     stn: Deformations = "full"

@@ -40,7 +40,7 @@ from anamorph.networks.lapirn import LaplacianPyramid
 from anamorph.networks.registration_unet import Down, VoxelMorphNetwork, scales_below
 from anamorph.networks.segmentation import SegmentationNetwork
 from anamorph.networks.squeeze_excitation import Combination
-from anamorph.networks.unet import StridedUNet
+from anamorph.networks.unet import Initialisation, StridedUNet
 
 Features = Annotated[tuple[Count, ...], Field(min_length=1)]
 
@@ -100,6 +100,8 @@ class UNetArchitecture(MethodSettings):
 
     channels: Features = (8, 16, 32, 64)
     """Channels at each scale, from fine to coarse; the paper's brains have one scale fewer."""
+    initialisation: Initialisation = "torch"
+    """How weights begin. torch: as the release's. he: fewer rectifiers shut for good in the first steps."""
 
 
 class LapIRNNetworkSettings(LapIRNArchitecture):
@@ -192,4 +194,6 @@ def dynunet_network(settings: DynUNetArchitecture, domain: Domain) -> DynamicUNe
 
 def unet_network(settings: UNetArchitecture, domain: Domain) -> StridedUNet:
     """As many scales as there are channels."""
-    return StridedUNet(domain.ndim, domain.channels, 1 + domain.classes, settings.channels)
+    return StridedUNet(
+        domain.ndim, domain.channels, 1 + domain.classes, settings.channels, initialisation=settings.initialisation
+    )
