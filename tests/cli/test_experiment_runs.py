@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from anamorph.cli.experiment_figures import write_figures
@@ -69,6 +70,9 @@ def test_page_and_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ".md", ".json", ".csv", "_means.svg", "_series.svg", "_examples.svg", "_cases_clean.svg", "_cases_corrupt.svg",
         "_atlas.png",
     }  # fmt: skip
+    scores = pd.read_csv(results / "paper" / "tiny_cpu.csv")
+    assert set(scores["metric"]) == {"dice", "hd_mm"}
+    assert set(scores["metric"]) < set(pd.read_csv(out / "tiny" / "scores.csv")["metric"])
     table = (results / "paper" / "tiny_cpu.md").read_text()
     shown = re.findall(r"!\[.*?\]\((.*?)\)", table)
     assert {f"tiny_cpu{name}" for name in names if name.endswith(("svg", "png"))} == set(shown)

@@ -13,6 +13,7 @@ from anamorph.cli.arguments import Form
 if TYPE_CHECKING:
     from anamorph.cli.screen import Screen
     from anamorph.evaluation.comparison import Comparison
+    from anamorph.evaluation.scores import Score
     from anamorph.report.experiment_html import ExperimentFigures
     from anamorph.training.experiment import ExperimentResult
 
@@ -133,7 +134,7 @@ def _record(
     facts: Mapping[str, Any],
     figures: Mapping[str, str],
 ) -> None:
-    """Tables, record and scores among the results, as ``table`` with each their suffix."""
+    """Tables, record and the table's scores among the results, as ``table`` with each their suffix."""
     import json
 
     from anamorph.data.files import atomic_write
@@ -147,11 +148,19 @@ def _record(
     texts = {
         ".md": experiment_page(experiment.title, experiment.about, comparisons, result.trained, facts, figures),
         ".json": json.dumps(record, indent=1, allow_nan=False) + "\n",
-        ".csv": to_csv(result.scores),
+        ".csv": to_csv(_of_the_table(result)),
     }
     for suffix, text in texts.items():
         with atomic_write(table.with_name(table.name + suffix)) as part:
             part.write_text(text, encoding="utf-8")
+
+
+def _of_the_table(result: ExperimentResult) -> list[Score]:
+    """The scores that the table is made of; all others stay with the pages."""
+    from anamorph.evaluation.metrics import FAILED
+
+    metrics = result.experiment.evaluate.metrics
+    return [score for score in result.scores if not metrics or score.metric in {*metrics, FAILED}]
 
 
 def _page(
