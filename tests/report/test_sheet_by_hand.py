@@ -43,6 +43,16 @@ def test_the_telling_plane_is_where_the_labels_are_broadest() -> None:
     assert plane.name == "Coronal"  # 32 x 24 mm, against 32 x 4 and 4 x 24
     assert (plane.cut(box((2, 18), (7, 9), (2, 10))) > 0).any()
     assert telling_plane((8, 8), np.eye(3), IMAGE[:8, :8, 0], []).name == "Image"
+    assert telling_plane(SHAPE, AFFINE, IMAGE, [box((2, 18), (7, 9), (2, 10))], "Axial").name == "Axial"
+
+
+def test_all_cases_are_shown_in_the_plane_that_tells_most_of_most() -> None:
+    coronal, axial = box((2, 18), (7, 9), (2, 10)), box((4, 16), (4, 12), (6, 8))
+    cases = [Case(IMAGE, AFFINE, None, truth) for truth in (axial, coronal, coronal)]
+    assert [case.view().plane.name for case in cases] == ["Axial", "Coronal", "Coronal"]
+    sheet = sheet_of_examples({"some": cases}, {1: "l"})
+    assert len({(panel.width, panel.height) for panel in sheet.panels}) == 1
+    assert sheet.panels[1].height == pytest.approx(sheet_of_examples({"one": [cases[1]]}, {1: "l"}).panels[0].height)
 
 
 def test_changing_planes_go_through_what_changed() -> None:

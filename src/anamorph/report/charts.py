@@ -123,7 +123,7 @@ def bars(found: Mapping[str, Comparison]) -> Chart | None:
         return None
     names_end = min(WIDEST_NAMES, LETTER * max(map(len, first.methods)) + 12)
     across = max(1, min(len(columns), int((WIDTH - names_end) // NARROWEST_PANEL)))
-    thickness = {1: 14.0, 2: 12.0, 3: 10.0}.get(len(groups), 8.0)
+    thickness = {1: 14.0, 2: 12.0}.get(len(groups), 11.0)  # a number stands behind each bar
     block = len(groups) * thickness + BETWEEN_METHODS
     inside = len(first.methods) * block
     width = (WIDTH - names_end) / across - GAP

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jaxtyping import Int
@@ -34,10 +35,10 @@ class Case:
     truth: Int[ndarray, "..."] | None = None
     found: Mapping[str, Int[ndarray, "..."]] = field(default_factory=dict)
 
-    def view(self) -> View:
-        """The slice that shows most of the labels, without outlines."""
+    def view(self, plane_name: str | None = None) -> View:
+        """The slice that shows most of the labels, without outlines; of one plane, or of any."""
         labels = [labels for labels in (self.truth, *self.found.values()) if labels is not None]
-        plane = telling_plane(self.image.shape, self.affine, self.image, labels)
+        plane = telling_plane(self.image.shape, self.affine, self.image, labels, plane_name)
         return View(plane, self.image, window_of((self.image,), self.modality))
 
 
@@ -58,8 +59,9 @@ def sheet_of_cases(
         comparison: where the numbers below the pictures come from.
     """
     rows = []
+    plane = _most_telling(cases[name] for name in chosen.values())
     for what, name in chosen.items():
-        case, plain = cases[name], cases[name].view()
+        case, plain = cases[name], cases[name].view(plane)
         views = [_with(plain, case.truth, None, "")]
         for method in methods:
             caption = _score(comparison, method, name)
@@ -70,12 +72,19 @@ def sheet_of_cases(
 
 def sheet_of_examples(groups: Mapping[str, Sequence[Case]], names: Mapping[int, str]) -> Sheet:
     """A row a group of cases, each with its true labels."""
+    plane = _most_telling(case for cases in groups.values() for case in cases)
     rows = [
-        (group, [_with(case.view(), case.truth, None, "") for case in cases])
+        (group, [_with(case.view(plane), case.truth, None, "") for case in cases])
         for group, cases in groups.items()
         if cases
     ]
     return draw_sheet("Examples", (), rows, names)
+
+
+def _most_telling(cases: Iterable[Case]) -> str | None:
+    """Name of the plane that shows most in most cases, so that all can be shown in it."""
+    names = Counter(case.view().plane.name for case in cases)
+    return max(names, key=lambda name: names[name], default=None)
 
 
 def _with(view: View, truth: Volume | None, found: Volume | None, caption: str) -> View:

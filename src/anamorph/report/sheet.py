@@ -123,7 +123,9 @@ class _Store:
         return name
 
 
-def telling_plane(shape: Sequence[int], affine: Matrix, image: Volume, labels: Sequence[Volume]) -> Plane:
+def telling_plane(
+    shape: Sequence[int], affine: Matrix, image: Volume, labels: Sequence[Volume], name: str | None = None
+) -> Plane:
     """The one slice that shows most: of the axial, coronal and sagittal one, where the labels' area is largest.
 
     Args:
@@ -131,6 +133,7 @@ def telling_plane(shape: Sequence[int], affine: Matrix, image: Volume, labels: S
         affine: voxel -> RAS mm.
         image: I J (K); what is dark at its border is cut off.
         labels: labelmaps that are to be seen.
+        name: of the plane to take in any case, as "Axial".
     """
     display = Display(tuple(shape), affine).cropped_to([to_grey(image, window_of((image,), None)) > FOREGROUND])
     planes = choose_planes(display, labels, image)
@@ -139,7 +142,7 @@ def telling_plane(shape: Sequence[int], affine: Matrix, image: Volume, labels: S
         across, down = plane.pixel_mm
         return max((float((plane.cut(one) != 0).sum()) for one in labels), default=0.0) * across * down
 
-    return max(planes, key=area)
+    return max((plane for plane in planes if name in (None, plane.name)), key=area)
 
 
 def changing_planes(
