@@ -22,7 +22,7 @@ check: docs
 	$(BIN)/lint-imports
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 docs: $(INSTALLED)
 	$(BIN)/mkdocs build --quiet --strict
