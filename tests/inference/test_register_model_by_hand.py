@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,15 @@ import pytest
 import torch
 
 from anamorph.data.image import Image, Mask
+from anamorph.data.network_grid import image_to_network, network_grid
 from anamorph.data.plan import Intensity, Plan
 from anamorph.errors import AnamorphWarning, ConfigurationError, InputError, NumericalError, ResourceError
 from anamorph.evaluation.folding import jacobian_determinant
 from anamorph.inference.model_folder import Model
 from anamorph.inference.register_model import register_with, transform_of
+from anamorph.methods import METHODS
 from anamorph.methods.base import Deformation
+from anamorph.methods.both_ways import BothWays
 from anamorph.spatial.grid import Grid
 from anamorph.spatial.transform import Affine, Field
 
@@ -264,3 +268,42 @@ def test_a_deformable_start_is_refused(trained: Trained, plan: MakePlan) -> None
     start: Any = Field(torch.zeros(3, *FIXED.shape), FIXED)
     with pytest.raises(ConfigurationError, match=r"E-CFG-006"):
         register_with(trained("shift", plan()), textured(FIXED), textured(FIXED, seed=1), initial=start)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "moving", "forward"),
+    [("t1", "t2", True), ("t2", "t1", False), (None, "t1", False), ("T2", None, False), (None, None, True)],
+)
+def test_a_method_that_registers_both_ways_takes_its_pairs_either_way(
+    trained: Trained, plan: MakePlan, monkeypatch: pytest.MonkeyPatch, fixed, moving, forward: bool
+) -> None:
+    """The network sees the modalities in the order of its training, and its answer for the fixed side is taken."""
+    one_way: Any = METHODS["shift"]
+
+    class Both(BothWays, one_way):
+        """A shift forward, and another one backward."""
+
+        def register_both(self, fixed: torch.Tensor, moving: torch.Tensor) -> tuple[Deformation, Deformation]:
+            found = one_way.register(self, fixed, moving)
+            return found, Deformation(-2 * found.displacement)
+
+    monkeypatch.setitem(METHODS, "both", Both)
+    two = plan(modalities={name: Intensity(kind="window", low=0.0, high=100.0) for name in ("t1", "t2")})
+    pairs = {"rule": "within", "fixed_modality": "t1", "moving_modality": "t2"}
+    model = trained("both", two, {"pairs": pairs}, voxels=(1.0, 0.0, 0.0), diffeomorphic=False)
+    images = textured(FIXED, fixed), textured(FIXED, moving, seed=1)
+    found = register_with(model, *images)
+    assert (found.fixed.modality, found.moving.modality) == (("t1", "t2") if forward else ("t2", "t1"))
+    points = inner_points(FIXED)
+    moved = np.broadcast_to([3.0 if forward else -6.0, 0, 0], (50, 3))
+    np.testing.assert_allclose(found.transform(points) - points, moved, atol=1e-3)
+    known: Any = model.method
+    first = replace(images[0 if forward else 1], modality="t1")
+    torch.testing.assert_close(known.seen[0][0], image_to_network(first, two, network_grid(first, two)))
+
+
+def test_one_direction_alone_stays_refused(trained: Trained, plan: MakePlan) -> None:
+    two = plan(modalities={name: Intensity(kind="window", low=0.0, high=100.0) for name in ("t1", "t2")})
+    pairs = {"rule": "within", "fixed_modality": "t1", "moving_modality": "t2"}
+    with pytest.raises(InputError, match=r"E-MOD-005.*modality t2, expected t1 as the fixed image"):
+        register_with(trained("shift", two, {"pairs": pairs}), textured(FIXED, "t2"), textured(FIXED, "t1"))

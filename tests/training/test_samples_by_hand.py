@@ -94,3 +94,13 @@ def test_an_atlas_is_its_image_its_labels_and_their_share(tmp_path: Path) -> Non
     assert np.array_equal(coloured[10, 10], plain[10, 10])
     assert (foreground[:, : SIDE // 2 - 20] < 20).all()
     assert (foreground[:, SIDE // 2 + 20 :] > 235).all()
+
+
+def test_translated_images_have_the_grey_values_of_the_side_that_they_are_to_look_like(tmp_path: Path) -> None:
+    bright = np.tile(np.linspace(0, 1, 20, dtype=np.float32), (1, 20, 1))
+    sides = {"fixed": bright, "moving": 4 * bright}
+    pixels = drawn({**sides, "moving_translated": bright, "fixed_translated": bright}, tmp_path)
+    assert pixels.shape[1] == GAP + 4 * (SIDE + GAP)
+    fixed, _, moving_translated, fixed_translated = (panel(pixels, column)[:, SIDE // 2, 0] for column in range(4))
+    assert np.array_equal(moving_translated, fixed)
+    np.testing.assert_allclose(fixed_translated, fixed / 4, atol=3)

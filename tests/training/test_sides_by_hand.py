@@ -74,3 +74,12 @@ def test_a_validation_pair_the_other_way_round_is_refused_before_it_is_met(tmp_p
     cohort = prepared_cohort(tmp_path / "prepared", 2, 1, listed=[(0, 1), (2, 3), (5, 4)])
     with pytest.raises(InputError, match="E-TRN-017: prepared: fixed images of ct, mr"):
         task_of(cohort)
+
+
+def test_who_registers_both_ways_tells_the_sides_and_still_takes_others(tmp_path: Path) -> None:
+    """By the card, a pair the other way round is known from one that is not."""
+    cohort = prepared_cohort(tmp_path / "prepared", 2, 1, THREE, listed=[(2, 0), (5, 3), (8, 6)])
+    told = {name: task_of(cohort, name).facts({}, {})["pairs"] for name in ("vmind", "voxelmorph")}
+    assert told["vmind"] == {"rule": "listed", "fixed_modality": "t2", "moving_modality": "ct"}
+    assert told["voxelmorph"] == {"rule": "listed", "fixed_modality": None, "moving_modality": None}
+    assert set(task_of(cohort, "vmind").plan.modalities) == set(THREE)

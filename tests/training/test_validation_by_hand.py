@@ -16,6 +16,7 @@ from anamorph.evaluation.overlap import label_overlap
 from anamorph.inference.model_folder import domain_of
 from anamorph.methods import METHODS
 from anamorph.methods.base import Deformation
+from anamorph.methods.both_ways import BothWays
 from anamorph.training.configuration import PairChoice
 from anamorph.training.distributed import Processes
 from anamorph.training.items import choose_items
@@ -23,11 +24,15 @@ from anamorph.training.players import Players
 from anamorph.training.validation import Validation, choice_of, mean_dice, sample_of
 from tests.training.tiny import SHAPE, SPACING, Align, prepared_cohort
 
+ADVERSARIES: dict[str, Any] = {"features": 2, "blocks": 1, "discriminator_features": 2, "discriminator_layers": 1}
 
-def validation_of(cohort: PreparedCohort, name: str, most: int = 50, rule: PairRule = "within") -> Validation:
+
+def validation_of(
+    cohort: PreparedCohort, name: str, most: int = 50, rule: PairRule = "within", **settings: Any
+) -> Validation:
     kind: Any = METHODS[name]
     torch.manual_seed(0)
-    method = kind(kind.Settings(), domain_of(cohort.plan)).eval()
+    method = kind(kind.Settings(**settings), domain_of(cohort.plan)).eval()
     items = choose_items(cohort, "validation", kind.items, PairChoice(rule=rule))
     return Validation(items, Players(method, kind.schedule, Processes("cpu")), most)
 
@@ -94,6 +99,49 @@ def test_both_sides_of_a_pair_are_segmented(tmp_path: Path, monkeypatch: pytest.
     assert dice == pytest.approx(0.5 if both else 0.0)
 
 
+def test_both_directions_are_judged_where_both_are_found(cohort: PreparedCohort, monkeypatch) -> None:
+    """Forward the labels meet; backward they are pushed twice as far away."""
+    displacement = torch.ones(1, 2, *SHAPE)
+
+    class BothDirections(BothWays, Align):
+        def register_both(self, fixed: Tensor, moving: Tensor) -> tuple[Deformation, Deformation]:
+            return Deformation(displacement), Deformation(displacement)
+
+    monkeypatch.setitem(METHODS, "both", BothDirections)
+    validation = validation_of(cohort, "both")
+    forward = choose_items(cohort, "validation", "pairs", PairChoice(rule="within", fixed_modality="ct"))
+    validation.items, validation.chosen, validation.reader.items = forward, [0, 1], forward
+    found = scored(validation)
+    assert set(found) == {"registration_dice", "backward_registration_dice"}
+    assert found["registration_dice"] == pytest.approx(1.0)
+    assert found["backward_registration_dice"] < 0.5
+    assert choice_of(found) == pytest.approx(sum(found.values()) / 2)
+
+
+def test_a_translation_is_judged_by_the_other_image(cohort: PreparedCohort, monkeypatch) -> None:
+    """Of CycleGAN, which moves nothing: as the images lie. How its players stand is told as well."""
+    validation = validation_of(cohort, "cyclegan", **ADVERSARIES)
+    assert validation.measures == ("translation_rmse",)
+    method: Any = validation.players.method
+    monkeypatch.setattr(type(method), "translate", lambda self, image, modality: 1 - image)
+    batch = validation.items.load(range(len(validation.items)))
+    squares = np.square(1 - batch["moving"] - batch["fixed"]).reshape(len(validation.items), -1)
+    found = scored(validation)
+    assert found == {"translation_rmse": pytest.approx(float(np.sqrt(squares.mean(1)).mean()), rel=1e-5)}
+    assert choice_of(found) == -found["translation_rmse"]
+    assert choice_of({**found, "registration_dice": 0.3}) == pytest.approx(0.3)
+    images = {name: torch.from_numpy(batch[name]) for name in ("fixed", "moving")}
+    expected = [method.health({name: image[[item]] for name, image in images.items()}) for item in range(len(squares))]
+    assert validation.health == {
+        name: pytest.approx(np.mean([one[name] for one in expected]), rel=1e-4) for name in expected[0]
+    }
+
+
+def test_images_of_two_subjects_do_not_judge_a_translation(cohort: PreparedCohort) -> None:
+    assert validation_of(cohort, "cyclegan", rule="between", **ADVERSARIES).measures == ("objective",)
+    assert validation_of(cohort, "align").health == {}
+
+
 def test_without_labels_the_objective_decides_and_less_is_better(tmp_path: Path) -> None:
     cohort = prepared_cohort(tmp_path / "bare", 2, 2, unlabelled=("c0", "c1", "c2", "c3"))
     validation = validation_of(cohort, "align")
@@ -142,6 +190,10 @@ def test_a_sample_shows_what_went_in_and_what_came_out(cohort: PreparedCohort) -
     assert found["warped_labels"].shape == SHAPE
     assert set(np.unique(found["fixed_labels"])) == {0, 1}
     assert (found["name"], found["spacing"]) == ("c5_ct-c5_mr", SPACING)
+    validation = validation_of(cohort, "cyclegan", **ADVERSARIES)
+    found = sample_of(validation.players.method, validation.items, 0, validation.players)
+    assert "warped" not in found
+    assert found["moving_translated"].shape == found["fixed_translated"].shape == (1, *SHAPE)
     validation = validation_of(cohort, "segment")
     found = sample_of(validation.players.method, validation.items, 0, validation.players)
     assert found["image"].shape == (1, *SHAPE)

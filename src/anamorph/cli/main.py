@@ -14,7 +14,8 @@ from anamorph.errors import ConfigurationError
 
 VERBS = {
     "register": "Align two images; write the warped one, the map and a report.",
-    "segment": "Label images with a trained model or by atlases; write labels and a report.",
+    "segment": "Label images by a trained model or by atlases; write a report.",
+    "translate": "Make an image of one modality look like another's.",
     "warp": "Carry images, labels, masks or landmarks through transforms.",
     "convert": "Write transforms in another format, joined or inverted on request.",
     "check": "Tell what files or a cohort hold, what would be refused and why.",

@@ -95,7 +95,8 @@ class TrainRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     method: str
-    """voxelmorph, lapirn, unet, dynunet, atlas-istn, macjnet, biregnet, simnet, patch-simnet."""
+    """voxelmorph, lapirn, unet, dynunet, atlas-istn, macjnet, biregnet, simnet, patch-simnet, cocyclereg, sepcyclereg,
+    nemar, cyclegan, vmind."""
     prepared: Path
     """Folder that anamorph prepare wrote."""
     out: Path

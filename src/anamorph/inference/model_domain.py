@@ -19,6 +19,7 @@ from anamorph.data.plan import Intensity, Plan
 from anamorph.errors import ConfigurationError, InputError, NumericalError, warn
 from anamorph.inference.model_folder import Model
 from anamorph.inference.warp import warp
+from anamorph.methods.both_ways import BothWays
 from anamorph.spatial.grid import Grid
 from anamorph.spatial.transform import Affine
 
@@ -32,7 +33,7 @@ MOST_VALUES = 200_000
 """Values that a range is taken from."""
 
 
-def refuse_task(model: Model, task: Literal["register", "segment"]) -> None:
+def refuse_task(model: Model, task: Literal["register", "segment", "translate"]) -> None:
     """Refuse a model that was not made for a task.
 
     Raises:
@@ -40,8 +41,9 @@ def refuse_task(model: Model, task: Literal["register", "segment"]) -> None:
     """
     tasks = model.method.tasks
     if task not in tasks:
-        found = f"a model of {model.card.method}, which can {' and '.join(tasks) or 'neither register nor segment'}"
-        do = f"use anamorph {tasks[0]}" if tasks and tasks[0] != "translate" else ""
+        can = f"can {' and '.join(tasks)}" if tasks else "can neither register nor segment nor translate"
+        found = f"a model of {model.card.method}, which {can}"
+        do = f"use anamorph {tasks[0]}" if tasks else ""
         raise ConfigurationError("E-MOD-009", found, file=model.name or None, expected=f"one that can {task}", do=do)
 
 
@@ -63,6 +65,34 @@ def admitted(model: Model, image: Image, side: Side = "image") -> Image:
     if len(image.data) != plan.channels:
         raise _foreign(image, f"{len(image.data)} channels", f"{plan.channels}")
     return replace(image, modality=_modality(model, image, side))
+
+
+def admitted_pair(model: Model, fixed: Image, moving: Image) -> tuple[Image, Image, bool]:
+    """Both images of a pair under their modalities, and whether the model is to register them backward.
+
+    A method that registers both ways knows pairs the other way round as well; where both modalities are left open, the
+    images are taken for those of the training's order.
+
+    Args:
+        model: for the task "register".
+        fixed, moving: as for ``admitted``.
+
+    Raises:
+        InputError, ConfigurationError: as ``admitted``.
+    """
+    backward = _swapped(model, fixed.modality, moving.modality)
+    sides: tuple[Side, Side] = ("moving", "fixed") if backward else ("fixed", "moving")
+    return admitted(model, fixed, sides[0]), admitted(model, moving, sides[1]), backward
+
+
+def _swapped(model: Model, fixed: str | None, moving: str | None) -> bool:
+    pairs = model.card.pairs
+    if not isinstance(model.method, BothWays) or pairs is None or not (pairs.fixed_modality and pairs.moving_modality):
+        return False
+    wanted = [(fixed, pairs.moving_modality.lower()), (moving, pairs.fixed_modality.lower())]
+    given = [(name.lower(), swapped) for name, swapped in wanted if name is not None]
+    different = pairs.fixed_modality.lower() != pairs.moving_modality.lower()
+    return different and bool(given) and all(name == swapped for name, swapped in given)
 
 
 def _modality(model: Model, image: Image, side: Side) -> str:

@@ -26,11 +26,12 @@ from anamorph.data.image import Image, Mask, ReadPolicy
 from anamorph.data.network_grid import image_to_network, network_transform
 from anamorph.errors import ConfigurationError, NumericalError, warn
 from anamorph.inference.memory import check_network_memory
-from anamorph.inference.model_domain import admitted, mask_for, own_grid, question, refuse_flat, refuse_task
+from anamorph.inference.model_domain import admitted_pair, mask_for, own_grid, question, refuse_flat, refuse_task
 from anamorph.inference.model_folder import Model
 from anamorph.inference.register import Registration, as_affine, check_pair, is_linear, register
 from anamorph.inference.stages import Stages
 from anamorph.methods.base import Deformation
+from anamorph.methods.both_ways import BothWays
 from anamorph.pairwise.register import Progress
 from anamorph.pairwise.settings import PairwiseSettings
 from anamorph.spatial.grid import Grid
@@ -59,7 +60,8 @@ def register_with(
     Args:
         model: from ``read_model``.
         fixed, moving: files or images on any grids of the model's dimension. Their ``modality`` may be left open where
-            the model leaves no choice.
+            the model leaves no choice. A model that registers both ways takes them in either order; where it was
+            trained on one modality a side and neither is named, they are taken for those of the training's order.
         fixed_mask, moving_mask: where to look when the images are aligned, and where intensities are measured if the
             plan's content is "mask"; any grid.
         initial: a linear transform, fixed world -> moving world, in place of the alignment that the plan asks for.
@@ -81,7 +83,7 @@ def register_with(
     refuse_task(model, "register")
     plan = model.card.plan
     fixed, moving = (image if isinstance(image, Image) else read(image, policy) for image in (fixed, moving))
-    fixed, moving = admitted(model, fixed, "fixed"), admitted(model, moving, "moving")
+    fixed, moving, backward = admitted_pair(model, fixed, moving)
     if initial is not None and not is_linear(initial):
         raise ConfigurationError("E-CFG-006", "a deformable initial transform", expected="a linear one")
     aligns = initial is None and learnt_aligned(model)
@@ -117,7 +119,7 @@ def register_with(
             for image, seen, mask in zip((fixed, moving), (grid, there), masks, strict=True)
         ]
     with stages("network"):
-        transform = predicted_transform(model, tensors[0], tensors[1], grid, there)
+        transform = predicted_transform(model, tensors[0], tensors[1], grid, there, backward=backward)
     linear = Affine(there.affine @ grid.inverse_affine)
     return Registration(fixed, moving, transform, linear, start, method=model.card.method, seconds=stages.seconds)
 
@@ -128,6 +130,8 @@ def predicted_transform(
     moving: Float[Tensor, "channels *net"],
     fixed_grid: Grid,
     moving_grid: Grid,
+    *,
+    backward: bool = False,
 ) -> Chain:
     """The map fixed world -> moving world that a model finds between two normalised images on the network's grid.
 
@@ -139,12 +143,19 @@ def predicted_transform(
         fixed, moving: from ``image_to_network``, C I J (K).
         fixed_grid: the network's grid in the fixed image's world.
         moving_grid: the same in the moving image's.
+        backward: whether the moving image is of the modality that was fixed in the training, and the fixed one of the
+            other; of methods that register both ways.
 
     Raises:
         NumericalError: E-REG-002, NaN or Inf.
     """
     with torch.inference_mode():
-        found = model.method.register(fixed[None].to(model.device), moving[None].to(model.device))
+        ends = fixed[None].to(model.device), moving[None].to(model.device)
+        if backward:
+            assert isinstance(model.method, BothWays)
+            found = model.method.register_both(ends[1], ends[0])[1]
+        else:
+            found = model.method.register(*ends)
     return transform_of(found, fixed_grid, moving_grid)
 
 

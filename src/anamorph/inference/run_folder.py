@@ -29,6 +29,7 @@ OUTPUTS = (
     "inverse_displacement.nii.gz",
     "affine.tfm",
     "segmentation.nii.gz",
+    "translation.nii.gz",
     "scores.csv",
     "report.html",
 )

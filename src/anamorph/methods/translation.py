@@ -45,6 +45,9 @@ SCHEDULE = Schedule(epochs=800, learning_rate=1e-4, betas=(0.5, 0.999), weight_d
 TOLERANCE = 1e-3
 """Share of ``intensities`` by which images may lie beyond them."""
 
+HEALTH = ("answer_real", "answer_fake", "change", "difference", "contrast")
+"""What ``health`` tells of each target."""
+
 Images = Mapping[Side, ImageBatch]
 Fakes = Mapping[Side, Sequence[ImageBatch]]
 Shown = Float[Tensor, "batch judged *spatial"]
@@ -194,20 +197,29 @@ class Translation(Method):
     def health(self, batch: Batch) -> dict[str, float]:
         """How the players stand; numbers of each target.
 
-        ``SIDE_answer_real``, ``SIDE_answer_fake``: mean answers of its discriminator. ``SIDE_change``: mean distance of
-        a translated image from what it was made of, in units of -1 to 1; near 0 where a translator only copies.
+        ``SIDE_answer_real``, ``SIDE_answer_fake``: mean answers of its discriminator, 1 for certainly real; of vanilla
+        ones as probabilities. ``SIDE_change``: mean distance of a translated image from what it was made of, in units
+        of -1 to 1; near 0 where a translator only copies. ``SIDE_difference``: that of the other image of the pair.
         ``SIDE_contrast``: standard deviation of translated images over that of real ones; near 0 where it collapsed.
         """
+
+        def answer(side: Side, shown: ImageBatch) -> Tensor:
+            found = self.discriminators[side](self.shown(images, shown))
+            return (found.sigmoid() if self.translation.adversarial_loss == "vanilla" else found).mean()
+
         images, found = self.images(batch), dict[str, float]()
         fakes = self.fakes(images)
         for side in self.targets:
-            judge, source = self.discriminators[side], images[OTHER[side]]
+            source, real = images[OTHER[side]], images[side]
             translated = self.translators[side](source)
-            found[f"{side}_answer_real"] = float(judge(self.shown(images, images[side])).mean())
-            answers = [judge(self.shown(images, fake)).mean() for fake in fakes[side]]
-            found[f"{side}_answer_fake"] = float(torch.stack(answers).mean())
-            found[f"{side}_change"] = float((translated - source).abs().mean())
-            found[f"{side}_contrast"] = float(translated.std() / images[side].std().clamp_min(1e-6))
+            values = (
+                answer(side, real),
+                torch.stack([answer(side, fake) for fake in fakes[side]]).mean(),
+                (translated - source).abs().mean(),
+                (real - source).abs().mean(),
+                translated.std() / real.std().clamp_min(1e-6),
+            )
+            found |= {f"{side}_{name}": float(value) for name, value in zip(HEALTH, values, strict=True)}
         return found
 
     # -- images ------------------------------------------------------------------------------------------------------
@@ -229,19 +241,30 @@ class Translation(Method):
             modality: its own; may be left open where there is one translator.
 
         Raises:
+            InputError, ConfigurationError: as ``target_of``.
+        """
+        low, high = self.translation.intensities
+        found = self.translators[self.target_of(modality)](self.seen(image))
+        return low + (found.float() + 1) * ((high - low) / 2)
+
+    def target_of(self, modality: str = "") -> Side:
+        """The side whose modality an image is translated to.
+
+        Args:
+            modality: of the image; may be left open where there is one translator.
+
+        Raises:
             InputError: E-MOD-005, a modality that no translator was trained on.
             ConfigurationError: E-MOD-010, there are two, and none is named.
         """
-        targets = {self.modalities[OTHER[side]]: side for side in self.targets}
+        targets: dict[str, Side] = {self.modalities[OTHER[side]]: side for side in self.targets}
         if not modality and len(targets) > 1:
             found = "the modality of the image is open"
             raise ConfigurationError("E-MOD-010", found, expected=", ".join(targets), do="name it with --modality")
         if modality and modality not in targets:
             expected = " or ".join(targets)
             raise InputError("E-MOD-005", f"modality {modality}", expected=expected, do="use a model made for it")
-        low, high = self.translation.intensities
-        found = self.translators[targets[modality or next(iter(targets))]](self.seen(image))
-        return low + (found.float() + 1) * ((high - low) / 2)
+        return targets[modality or next(iter(targets))]
 
     @torch.no_grad()
     def before_training(self, batches: Iterable[Batch]) -> None:

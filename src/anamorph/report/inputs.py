@@ -21,7 +21,8 @@ class ReportInputs:
 
     Args:
         title: what was done, as ``mr.nii.gz onto ct.nii.gz``.
-        kind: what the page is about; of a segmentation ``fixed`` is the image, and ``fixed_labels`` is the truth.
+        kind: what the page is about; of a segmentation ``fixed`` is the image, and ``fixed_labels`` is the truth. Of a
+            translation ``fixed`` is the source, and ``further_images`` are called as in ``report.translation``.
         status: ``failed`` where the run ended in a refusal; ``message`` then says why, code included.
         affine: (d+1) x (d+1), voxel -> RAS mm, of the fixed grid, on which every array below lives.
         fixed: I J (K).
@@ -53,7 +54,7 @@ class ReportInputs:
     """
 
     title: str
-    kind: Literal["registration", "segmentation"] = "registration"
+    kind: Literal["registration", "segmentation", "translation"] = "registration"
     status: Literal["complete", "failed"] = "complete"
     message: str = ""
     affine: Matrix | None = None

@@ -24,6 +24,7 @@ from anamorph.report.inputs import ReportInputs
 from anamorph.report.multi_atlas import atlas_rows, draw_uncertainty
 from anamorph.report.refinement import draw_refinement, objective
 from anamorph.report.tables import Score, format_value, pair_scores
+from anamorph.report.translation import draw_translation
 from anamorph.report.verdict import judge
 from anamorph.report.viewer import ViewerVolume, viewer_volumes
 
@@ -44,7 +45,7 @@ def render(inputs: ReportInputs) -> str:
     figures = draw(inputs)
     volumes = viewer_volumes(inputs)
     css, script = "\n".join(_text(f"templates/{name}") for name in STYLES), _text("templates/report.js")
-    refinement, uncertainty = draw_refinement(inputs), draw_uncertainty(inputs)
+    refinement, uncertainty, translation = draw_refinement(inputs), draw_uncertainty(inputs), draw_translation(inputs)
     environment = Environment(
         loader=PackageLoader("anamorph.report"),
         autoescape=True,
@@ -69,6 +70,9 @@ def render(inputs: ReportInputs) -> str:
         if uncertainty is None
         else render_figure("sheet.svg.j2", alone=False, sheet=uncertainty, prefix="uncertainty-"),
         atlases=list(atlas_rows(inputs)),
+        translation=""
+        if translation is None
+        else render_figure("sheet.svg.j2", alone=False, sheet=translation, prefix="translation-"),
         scores=_score_tables(pair_scores(inputs.scores)),
         facts=_facts(inputs.facts),
         stages=list(_stages(inputs)),

@@ -20,7 +20,14 @@ from anamorph.report.verdict import Tile, Tone
 
 STYLES = ("report.css", "charts.css", "training.css")
 COUNTERS = ("epoch", "step", "seconds", "waiting", "overflows")
-VALIDATION, RATE = "validation", "rate"
+VALIDATION, HEALTH, RATE = "validation", "health", "rate"
+HEALTH_TITLES = {
+    "answer_real": "answer to real images",
+    "answer_fake": "answer to fake images",
+    "change": "what translation changes",
+    "difference": "what the images differ",
+    "contrast": "contrast of translated images",
+}
 MOST_SAMPLES = 6
 MOST_SAMPLE_PIXELS = 40_000_000
 COLOURS_OF_STRIP = 96
@@ -101,10 +108,11 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _groups(history: Sequence[Mapping[str, float]], kept: int | None) -> Iterator[tuple[str, list[Curve]]]:
-    """Validation, then each player's terms, then rates, then time."""
+    """Validation, then each player's terms, then how adversaries stand, then rates, then time."""
     epochs = [int(row["epoch"]) for row in history]
     names = list(dict.fromkeys(name for row in history for name in row if name not in COUNTERS))
     players = dict.fromkeys(name.partition(".")[0] for name in names if "." in name)
+    players.pop(HEALTH, None)
 
     def of(name: str, title: str, mark: int | None = None, scale: float = 1.0) -> Curve:
         values = {int(row["epoch"]): scale * row[name] for row in history if name in row}
@@ -117,6 +125,11 @@ def _groups(history: Sequence[Mapping[str, float]], kept: int | None) -> Iterato
         elif own:
             title = "Terms" if len(players.keys() - {VALIDATION}) == 1 else f"Terms of the {player}"
             yield title, [of(name, name.partition(".")[2]) for name in own]
+    health = [name.partition(".")[2] for name in names if name.startswith(f"{HEALTH}.")]
+    if health:
+        sides = [name.partition("_") for name in health]
+        titles = [f"{HEALTH_TITLES.get(what, what)}, {side}" for side, _, what in sides]
+        yield "Adversaries", [of(f"{HEALTH}.{name}", title) for name, title in zip(health, titles, strict=True)]
     rates = [name for name in names if name.endswith(f".{RATE}")]
     if rates:
         single = len(rates) == 1

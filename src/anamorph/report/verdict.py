@@ -40,6 +40,7 @@ def judge(inputs: ReportInputs) -> Verdict:
     scores = pair_scores(inputs.scores)
     candidates = (
         _labels(inputs),
+        _translation(inputs, scores),
         _atlases(inputs),
         _folding(scores),
         _compared(scores, "Landmark error", ("tre_mean_mm",), lower_is_better=True),
@@ -97,6 +98,15 @@ def _distance(inputs: ReportInputs, scores: Sequence[Score]) -> Tile | None:
     if score is None:
         return None
     return Tile("HD95", format_value(score.after, score.unit), score.unit, "mean over the labels")
+
+
+def _translation(inputs: ReportInputs, scores: Sequence[Score]) -> Tile | None:
+    """How far translated intensities are from the true ones."""
+    error, ratio = (_first(scores, (name,)) for name in ("rmse", "psnr_db"))
+    if inputs.kind != "translation" or error is None:
+        return None
+    note = "" if ratio is None else f"PSNR {format_value(ratio.after, ratio.unit)} dB"
+    return Tile("RMSE", format_value(error.after, error.unit), note=note)
 
 
 def _folding(scores: Sequence[Score]) -> Tile | None:

@@ -57,7 +57,7 @@ def viewer_volumes(inputs: ReportInputs) -> tuple[ViewerVolume, ...]:
     moving_window = window_of((inputs.before, inputs.warped), inputs.moving_modality)
     segmented = inputs.kind == "segmentation"
     images = [
-        ("fixed", "Image" if segmented else "Fixed", inputs.fixed, fixed_window),
+        ("fixed", "Fixed" if inputs.kind == "registration" else "Image", inputs.fixed, fixed_window),
         ("warped", "Warped", inputs.warped, moving_window),
         ("before", "Before", inputs.before, moving_window),
     ]

@@ -71,7 +71,8 @@ class Listener:
         if not best and row["epoch"] < epochs and now - self._said < SECONDS_BETWEEN_LINES:
             return
         self._said = now
-        terms = [f"{name} {value:.4g}" for name, value in row.items() if "." in name and not name.endswith(".rate")]
+        told = (name for name in row if "." in name and not name.startswith("health.") and not name.endswith(".rate"))
+        terms = [f"{name} {row[name]:.4g}" for name in told]
         mark = ", the best so far" if best else ""
         self._say(f"epoch {row['epoch']} of {epochs}: {', '.join(terms)}{mark}")
 

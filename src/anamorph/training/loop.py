@@ -28,6 +28,7 @@ from anamorph.training.augmentation import augment
 from anamorph.training.checkpoint import Checkpoint, Checkpoints
 from anamorph.training.configuration import Machine, TrainingConfiguration
 from anamorph.training.distributed import Processes
+from anamorph.training.health import HEALTH, warn_of_health
 from anamorph.training.history import History
 from anamorph.training.initial import begin_with
 from anamorph.training.interruption import Interrupted, Interruption, held_back
@@ -281,12 +282,14 @@ class Loop:
             if self.validation is not None:
                 scores = self.validation.score(learner.kept, self._between_items)
                 row |= {f"validation.{name}": value for name, value in scores.items()}
+                row |= {f"{HEALTH}.{name}": value for name, value in self.validation.health.items()}
                 best = learner.judge(scores, epoch)
             self._picture(epoch)
             learner.kept.validating = False
         state.epoch, state.sums, state.hooked = epoch, {}, False
         if self.history is not None:
             self.history.add(row)
+            warn_of_health(self.history.rows)
         self._save()
         self.listener.epoch(row, best)
 

@@ -29,9 +29,9 @@ def draw_sample(sample: Mapping[str, Any], path: Path) -> None:
     """Write a row of panels for the middle slice along each axis, as PNG.
 
     Args:
-        sample: arrays of one item: ``fixed moving warped displacement`` and ``*_labels`` of a pair, ``image labels`` of
-            a case, ``prediction``; or of an atlas: ``template template_labels foreground``; with ``name``, ``epoch``
-            and ``spacing`` in mm.
+        sample: arrays of one item: ``fixed moving warped displacement``, ``*_labels`` and ``*_translated`` of a pair,
+            ``image labels`` of a case, ``prediction``; or of an atlas: ``template template_labels foreground``; with
+            ``name``, ``epoch`` and ``spacing`` in mm.
         path: of the file.
     """
     shape = next(sample[name].shape[1:] for name in ("fixed", "image", "template") if name in sample)
@@ -71,10 +71,11 @@ def _row(
         values = values if values.ndim == len(shape) else values[0]
         return _shown(values[tuple(slice(None) if axis in plane else n // 2 for axis, n in enumerate(shape))])
 
-    def panel(image: str, classes: str = "") -> Image.Image:
+    def panel(image: str, classes: str = "", like: str = "") -> Image.Image:
+        """In grey values of its own, or of another image, which a translation is to look like."""
         values = cut(image)
         assert values is not None
-        limits = np.percentile(sample[image][0], (0.5, 99.5))
+        limits = np.percentile(sample[like or image][0], (0.5, 99.5))
         return _panel(values, limits, cut(classes), size)
 
     size = tuple(max(1, round(shape[axis] * pixels[axis])) for axis in plane)
@@ -91,6 +92,9 @@ def _row(
         if "warped" in sample:
             panels["warped"] = panel("warped", "warped_labels")
             panels["deformation"] = _grid(sample["displacement"], plane, size)
+        for side, other in (("moving", "fixed"), ("fixed", "moving")):
+            if f"{side}_translated" in sample:
+                panels[f"{side} translated"] = panel(f"{side}_translated", like=other)
     if "prediction" in sample:
         panels["segmented"] = panel("image" if "image" in sample else "fixed", "prediction")
     return panels

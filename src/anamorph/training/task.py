@@ -18,6 +18,7 @@ from anamorph.errors import InputError, warn
 from anamorph.inference.model_folder import domain_of
 from anamorph.methods import METHODS
 from anamorph.methods.base import Method
+from anamorph.methods.both_ways import BothWays
 from anamorph.training.configuration import TrainingConfiguration
 from anamorph.training.items import SIDES, Items, choose_extra_items, choose_items, refuse_nothing, resolved
 from anamorph.training.sampling import Sampler
@@ -31,7 +32,7 @@ class Task:
         folder: of the prepared cohort.
         configuration: with the rule of pairs spelled out.
         plan: of the cohort. Of pairs the modality of all fixed images is the first, that of all moving ones the next; a
-            method that registers and segments knows no others.
+            method whose networks are about one modality each knows no others.
         training, extra, validation: the items of each split; those of extra that are learnt from.
         data: digest of plan and index.
         sides: the modality of all fixed and of all moving images, None where there are several; of single cases empty.
@@ -72,7 +73,7 @@ class Task:
             items.check()
         digest = "-".join(sha256(prepared.folder / name) for name in ("plan.yaml", "index.json"))
         sides = tuple(_only(parts, side) for side in range(2)) if kind.items == "pairs" else ()
-        alone = kind.items == "pairs" and "segment" in kind.tasks
+        alone = kind.items == "pairs" and not {"segment", "translate"}.isdisjoint(kind.tasks)
         if alone:
             _refuse_mixed(parts, prepared.folder)
         plan = _ordered(prepared.plan, sides, alone)
@@ -119,7 +120,8 @@ class Task:
         }
         if self.training.kind == "pairs":
             facts["pairs"] = self.configuration.pairs.model_dump()
-            if "segment" in METHODS[self.configuration.method].tasks:
+            kind = METHODS[self.configuration.method]
+            if issubclass(kind, BothWays) or not {"segment", "translate"}.isdisjoint(kind.tasks):
                 facts["pairs"] |= dict(zip(("fixed_modality", "moving_modality"), self.sides, strict=True))
         else:
             facts["modality"] = self.configuration.modality
@@ -141,7 +143,7 @@ def _ordered(plan: Plan, sides: Sequence[str | None], alone: bool) -> Plan:
 
 
 def _refuse_mixed(parts: Sequence[Items], folder: Path) -> None:
-    """Refuse several modalities on one side, where each side's own network segments it (E-TRN-017)."""
+    """Refuse several modalities on one side, where each side has networks of its own (E-TRN-017)."""
     for side, name in enumerate(SIDES["pairs"]):
         found = sorted(set[str]().union(*(items.modalities(side) for items in parts)))
         if len(found) > 1:

@@ -1,8 +1,14 @@
 """How good a method is on the validation split: what decides which weights are kept.
 
 A method that registers is judged by the Dice of labels that it warps, one that segments by the Dice of what it finds,
-each averaged over the classes that occur, then over the sides of a pair that have labels, then over items. Where no
-labels can tell, or a method learns neither of these, the weighted objective does.
+each averaged over the classes that occur, then over the sides of a pair that have labels, then over items. One that
+registers both ways is judged by either direction. Where no labels can tell, a method that translates is judged by how
+far its images are from those of the other side, and any other, or one that learns none of these, by the weighted
+objective.
+
+Translated images are compared with the pair's other image after the method's own registration, or as they lie where it
+has none: then what the pair is askew stays in the number, the same in every epoch. Of pairs of two subjects it would
+mean nothing, and the objective decides.
 """
 
 from __future__ import annotations
@@ -14,7 +20,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from anamorph.methods.base import Batch, Method
+from anamorph.data.cohort import subject_of
+from anamorph.methods.base import Batch, Deformation, Method
+from anamorph.methods.both_ways import OTHER, BothWays, Side
+from anamorph.methods.both_ways import SIDES as PAIR
+from anamorph.methods.translation import HEALTH, Translation
 from anamorph.spatial.field import warp
 from anamorph.training.items import SIDES, Items, on_device
 from anamorph.training.players import Players, weighted
@@ -22,20 +32,37 @@ from anamorph.training.reading import Reader
 from anamorph.training.sampling import spread
 
 REGISTRATION, SEGMENTATION, OBJECTIVE = "registration_dice", "segmentation_dice", "objective"
+BACKWARD = "backward_registration_dice"
+"""Of the fixed image's labels, brought onto the moving one by a method that registers both ways."""
+TRANSLATION = "translation_rmse"
+"""Of translated images and those of the other side, in prepared intensities, mean over what can be translated to."""
+DICES = (REGISTRATION, BACKWARD, SEGMENTATION)
 
 Sample = dict[str, Any]
 """What a picture is made of: numpy arrays C I J (K) or I J (K) of one item, ``spacing`` in mm and ``epoch``."""
 
 
-def measures_of(method: type[Method] | Method, items: Items) -> tuple[str, ...]:
+def measures_of(method: Method, items: Items) -> tuple[str, ...]:
     """What can be measured on these items."""
     found = []
     if items.plan.labels and method.judged_by == "answers":
         if "register" in method.tasks and items.kind == "pairs" and items.labelled.any():
-            found.append(REGISTRATION)
+            found += [REGISTRATION, BACKWARD] if isinstance(method, BothWays) else [REGISTRATION]
         if "segment" in method.tasks and items.any_labelled.any():
             found.append(SEGMENTATION)
+    if (
+        isinstance(method, Translation)
+        and method.judged_by == "answers"
+        and ("register" in method.tasks or _one(items))
+    ):
+        found.append(TRANSLATION)
     return tuple(found) or (OBJECTIVE,)
+
+
+def _one(items: Items) -> bool:
+    """Whether both images of every pair show the same subject."""
+    cases = [[subject_of(items.scans[row].scan.case) for row in rows] for rows in items.index]
+    return all(len(set(subjects)) == 1 for subjects in cases)
 
 
 class Validation:
@@ -45,15 +72,22 @@ class Validation:
         items: of the validation split; at least one.
         players: of the method that is trained, for its objective.
         most: of the items to look at.
+
+    Attributes:
+        health: how the players of a method that translates stood in the last validation, means over the items; empty
+            of other methods.
     """
 
     def __init__(self, items: Items, players: Players, most: int) -> None:
         self.items, self.players, self.processes = items, players, players.processes
         self.measures = measures_of(players.method, items)
         labelled = items.labelled if REGISTRATION in self.measures else items.any_labelled
-        usable = range(len(items)) if self.measures == (OBJECTIVE,) else labelled.nonzero()[0].tolist()
+        by_labels = not set(DICES).isdisjoint(self.measures)
+        usable = labelled.nonzero()[0].tolist() if by_labels else range(len(items))
         self.chosen = [usable[place] for place in spread(len(usable), most)]
         self.reader = Reader(items)
+        self.health: dict[str, float] = {}
+        self._health = health_names(players.method)
 
     def score(self, method: Method, between: Callable[[float], None]) -> dict[str, float]:
         """Means over the items, by measure.
@@ -65,17 +99,18 @@ class Validation:
         processes, count = self.processes, len(self.chosen)
         rounds = -(-count // processes.count)
         places = [number * processes.count + processes.index for number in range(rounds)]
-        sums = torch.zeros(len(self.measures), 2, dtype=torch.float64, device=processes.device)
+        names = [*self.measures, *self._health]
+        sums = torch.zeros(len(names), 2, dtype=torch.float64, device=processes.device)
         batches = self.reader.batches([self.chosen[place : place + 1] for place in places])
         for number, (place, batch) in enumerate(zip(places, batches, strict=True)):
             between(number / rounds)
             if batch is not None:
                 found = self._measure(method, on_device(batch, processes.device), self.chosen[place])
                 sums += torch.tensor(found, dtype=torch.float64, device=processes.device)
-        totals = processes.total(sums)
-        return {
-            name: total / number for name, (total, number) in zip(self.measures, totals.tolist(), strict=True) if number
-        }
+        totals = dict(zip(names, processes.total(sums).tolist(), strict=True))
+        means = {name: total / number for name, (total, number) in totals.items() if number}
+        self.health = {name: means[name] for name in self._health if name in means}
+        return {name: means[name] for name in self.measures if name in means}
 
     def sample(self, method: Method) -> Sample:
         """The first item, and what the method makes of it."""
@@ -89,15 +124,23 @@ class Validation:
             for measure in self.measures:
                 values = _MEASURES[measure](method, batch, modalities, self.players)
                 found.append((sum(values), float(len(values))))
-        return found
+            health = method.health(batch) if isinstance(method, Translation) else {}
+        return found + [(health[name], 1.0) for name in self._health]
+
+
+def health_names(method: Method) -> tuple[str, ...]:
+    """What ``method.health`` tells; empty of a method that does not translate."""
+    return (
+        tuple(f"{side}_{name}" for side in method.targets for name in HEALTH) if isinstance(method, Translation) else ()
+    )
 
 
 def choice_of(scores: Mapping[str, float]) -> float | None:
-    """One number of them all, higher for better weights; None where there is none."""
-    dices = [value for name, value in scores.items() if name != OBJECTIVE]
+    """One number of them all, higher for better weights: the mean Dice where there is any; None where there is none."""
+    dices = [value for name, value in scores.items() if name not in (TRANSLATION, OBJECTIVE)]
     if dices:
         return sum(dices) / len(dices)
-    return -scores[OBJECTIVE] if OBJECTIVE in scores else None
+    return next((-scores[name] for name in (TRANSLATION, OBJECTIVE) if name in scores), None)
 
 
 def mean_dice(truth: Int[Tensor, "..."], found: Int[Tensor, "..."], classes: int) -> list[float]:
@@ -123,6 +166,10 @@ def sample_of(method: Method, items: Items, item: int, players: Players) -> Samp
                 sample["warped"] = _array(warp(batch["moving"], displacement))
                 if bool(batch["moving_labelled"]):
                     sample["warped_labels"] = _array(_warped_labels(batch, displacement)[0])
+            if isinstance(method, Translation):
+                for side in method.targets:
+                    made = method.translate(batch[OTHER[side]], items.modality(item, PAIR.index(OTHER[side])))
+                    sample[f"{OTHER[side]}_translated"] = _array(made)
         else:
             names = ["image"]
         if "segment" in method.tasks:
@@ -156,6 +203,32 @@ def _registration(method: Method, batch: Batch, modalities: Sequence[str], playe
     return mean_dice(batch["fixed_labels"], _warped_labels(batch, displacement), method.domain.classes)
 
 
+def _backward(method: Method, batch: Batch, modalities: Sequence[str], players: Players) -> list[float]:
+    displacement = _fields(method, batch)["moving"].displacement.float()
+    found = warp(batch["fixed_labels"].float(), displacement, mode="nearest").long()
+    return mean_dice(batch["moving_labels"], found, method.domain.classes)
+
+
+def _translation(method: Method, batch: Batch, modalities: Sequence[str], players: Players) -> list[float]:
+    assert isinstance(method, Translation)
+    fields, errors = _fields(method, batch), list[float]()
+    for side in method.targets:
+        found = method.translate(batch[OTHER[side]], modalities[PAIR.index(OTHER[side])]).float()
+        if side in fields:
+            found = warp(found, fields[side].displacement.float(), outside="border")
+        counted = batch.get(f"{side}_mask", torch.ones_like(found[:, :1])).expand_as(found)
+        squares = counted * (found - batch[side]).square()
+        errors.append(float((squares.sum() / counted.sum().clamp_min(1)).sqrt()))
+    return [sum(errors) / len(errors)]
+
+
+def _fields(method: Method, batch: Batch) -> dict[Side, Deformation]:
+    """By the side on whose grid they live; empty of a method that does not register."""
+    if isinstance(method, BothWays):
+        return dict(zip(PAIR, method.register_both(batch["fixed"], batch["moving"]), strict=True))
+    return {"fixed": method.register(batch["fixed"], batch["moving"])} if "register" in method.tasks else {}
+
+
 def _segmentation(method: Method, batch: Batch, modalities: Sequence[str], players: Players) -> list[float]:
     values: list[float] = []
     for side, modality in zip(SIDES["pairs" if "fixed" in batch else "cases"], modalities, strict=True):
@@ -171,7 +244,8 @@ def _objective(method: Method, batch: Batch, modalities: Sequence[str], players:
 
 
 _MEASURES: dict[str, Callable[[Method, Batch, Sequence[str], Players], Sequence[float]]] = {
-    REGISTRATION: _registration, SEGMENTATION: _segmentation, OBJECTIVE: _objective
+    REGISTRATION: _registration, BACKWARD: _backward, SEGMENTATION: _segmentation, TRANSLATION: _translation,
+    OBJECTIVE: _objective,
 }  # fmt: skip
 
 

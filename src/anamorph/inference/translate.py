@@ -1,0 +1,189 @@
+"""Translate an image with a trained model: onto the network's grid, through a translator, back onto its own grid.
+
+Intensities of a translated image are those of files of its modality where the plan prepares these by a window, which
+has an inverse: of a CT between the window's ends, in HU; or where it leaves them as they are. Where percentiles or the
+mean of each image decide, nothing is known of the file that there might have been, and the prepared scale stays: 0 to 1
+for percentiles. What the network does not see has the lowest value that there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from anamorph.data.files import read
+from anamorph.data.image import Image, Mask, ReadPolicy
+from anamorph.data.intensity import normalise
+from anamorph.data.network_grid import image_to_network
+from anamorph.data.plan import Intensity
+from anamorph.errors import InputError, NumericalError, warn
+from anamorph.evaluation.appearance import intensity_scores, structural_similarity
+from anamorph.evaluation.scores import Score
+from anamorph.inference.memory import check_network_memory
+from anamorph.inference.model_domain import admitted, mask_for, own_grid, question, refuse_flat, refuse_task
+from anamorph.inference.model_folder import Model
+from anamorph.inference.stages import Stages
+from anamorph.inference.warp import warp
+from anamorph.methods.both_ways import OTHER
+from anamorph.methods.translation import Translation
+from anamorph.pairwise.register import Progress
+from anamorph.spatial.transform import Affine, resample
+
+Scale = Literal["file", "prepared"]
+
+
+@dataclass(frozen=True, eq=False)
+class Translated:
+    """A translated image.
+
+    Args:
+        source: what was translated.
+        image: as one of the other modality, on the source's own grid.
+        seen: which of its voxels the network saw.
+        scale: of its intensities: those of files of its modality, or the prepared ones.
+        limits: that they lie between.
+        seconds: time spent, by stage.
+    """
+
+    source: Image
+    image: Image
+    seen: Bool[Tensor, "*spatial"]
+    scale: Scale
+    limits: tuple[float, float]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class TranslationError:
+    """A translated image beside the true one.
+
+    Args:
+        truth: on the source's grid and the scale of the translation.
+        error: the translation less the truth; 0 where it is not known.
+        scores: RMSE, PSNR and SSIM where both are known; of several channels each.
+    """
+
+    truth: Image
+    error: Image
+    scores: tuple[Score, ...]
+
+
+def translate_with(
+    model: Model,
+    image: Image | str | Path,
+    *,
+    mask: Mask | str | Path | None = None,
+    policy: ReadPolicy | None = None,
+    max_memory: int | None = None,
+    progress: Progress | None = None,
+) -> Translated:
+    """Translate an image with a trained model, on the device that it was read to.
+
+    Args:
+        model: from ``read_model``.
+        image: file or image on any grid of the model's dimension; its ``modality`` may be left open where the model
+            translates but one.
+        mask: where intensities are measured, if the plan's content is "mask"; any grid.
+        policy: how to read files.
+        max_memory: bytes to stay within.
+        progress: told of stages.
+
+    Raises:
+        InputError: E-MOD-005, a modality, dimension or number of channels that the model was not made for.
+        ConfigurationError: E-MOD-009, the model does not translate; E-MOD-010, which modality?; E-MOD-012, a mask that
+            nothing would look at.
+        NumericalError: E-VAL-004, no contrast; E-MOD-013, the network's answer is not finite.
+        ResourceError: E-MEM-016.
+
+    Warns:
+        W-MOD-005, W-MOD-012, W-MOD-013: voxels, field of view or values far off those of the training. W-MOD-014: the
+        training's images were aligned.
+    """
+    refuse_task(model, "translate")
+    plan, method = model.card.plan, model.method
+    assert isinstance(method, Translation)
+    image = image if isinstance(image, Image) else read(image, policy)
+    if image.modality is None:
+        image = replace(image, modality=method.modalities[OTHER[method.target_of()]])
+    image = admitted(model, image)
+    source = image.modality or ""
+    target = method.modalities[method.target_of(source)]
+    where = None if mask is None else mask_for(image, mask, plan, policy)
+    check_network_memory(plan.shape, (image.grid,), model.device, max_memory)
+    refuse_flat(image)
+    if plan.alignment in ("reference", "given"):
+        found = "the images of the training were aligned to a reference; this one is only centred"
+        warn("W-MOD-014", found, file=image.name or None)
+    stages = Stages(progress)
+    with stages("normalise"):
+        grid = own_grid(image, plan)
+        question(model, image, grid)
+        tensor = image_to_network(image, plan, grid, where)
+    with stages("network"), torch.inference_mode():
+        found = method.translate(tensor[None].to(model.device), source)[0].float().cpu()
+    if not bool(torch.isfinite(found).all()):
+        raise NumericalError("E-MOD-013", "the network's answer is not finite", do="check the image's values")
+    with stages("resample"):
+        low, high = method.translation.intensities
+        *channels, share = resample(torch.cat([found - low, torch.ones_like(found[:1])]), grid, image.grid)
+        values = (torch.stack(channels) + low).clamp(low, high)
+        scale, limits = in_file(torch.tensor([low, high]), plan.modalities[target])
+        result = replace(image, data=in_file(values, plan.modalities[target])[1], modality=target, valid=None)
+    return Translated(image, result, share > 0.5, scale, (float(limits[0]), float(limits[1])), stages.seconds)
+
+
+def in_file(prepared: Float[Tensor, "..."], intensity: Intensity) -> tuple[Scale, Float[Tensor, "..."]]:
+    """Prepared intensities as files of the modality have them, where that is known; else as they are."""
+    if intensity.kind == "window":
+        return "file", intensity.low + prepared * (intensity.high - intensity.low)
+    return ("file" if intensity.kind == "none" else "prepared"), prepared
+
+
+def compare_translation(model: Model, found: Translated, truth: Image) -> TranslationError:
+    """How far a translation is from the true image of the same patient and place.
+
+    Args:
+        model: that translated.
+        found: by it.
+        truth: of the translation's modality, on any grid in the same world; it is brought onto the source's, and its
+            intensities are prepared as those of the training were, though never measured in a mask.
+
+    Raises:
+        InputError: E-GEO-015, it lies elsewhere.
+    """
+    intensity = model.card.plan.modalities[found.image.modality or ""]
+    _, values = in_file(normalise(truth.data, intensity, None, truth.valid), intensity)
+    inside = torch.ones(1, *truth.grid.shape) if truth.valid is None else truth.valid[None].float()
+    prepared = Image(values, truth.grid, found.image.modality, name=truth.name)
+    if not truth.grid.same_as(found.image.grid):
+        inside = resample(inside, truth.grid, found.image.grid)
+        prepared = warp(prepared, Affine.identity(truth.grid.ndim), found.image.grid)
+    known = (inside[0] > 0.5) & found.seen
+    if not bool(known.any()):
+        raise InputError(
+            "E-GEO-015", "no voxel where the translation is", file=truth.name or None,
+            expected="an image of the same patient and place", do="register it first",
+        )  # fmt: skip
+    error = torch.where(known, found.image.data - prepared.data, 0.0)
+    scores = list[Score]()
+    for number, (true, made) in enumerate(zip(prepared.data.numpy(), found.image.data.numpy(), strict=True)):
+        label = "" if len(values) == 1 else f"channel {number}"
+        scores += [replace(row, label=label) for row in channel_scores(true, made, known.numpy())]
+    return TranslationError(prepared, Image(error, found.image.grid, name=truth.name), tuple(scores))
+
+
+def channel_scores(
+    truth: Float[np.ndarray, "..."], made: Float[np.ndarray, "..."], known: Bool[np.ndarray, "..."]
+) -> list[Score]:
+    """RMSE, PSNR and SSIM of what is known."""
+    rows = intensity_scores(truth, made, known)
+    reason = next((row.reason for row in rows if row.reason), "")
+    similarity = structural_similarity(truth, made, known)
+    return [*rows, Score("structural_similarity", similarity, reason="" if np.isfinite(similarity) else reason)]

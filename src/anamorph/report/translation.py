@@ -1,0 +1,39 @@
+"""An image and what a translation made of it, slice by slice; with the true image, and how far it is from that."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from anamorph.report.figures import FOREGROUND, to_grey, window_of
+from anamorph.report.inputs import ReportInputs
+from anamorph.report.planes import Display, choose_planes
+from anamorph.report.sheet import Sheet, View, draw_sheet
+
+TRANSLATED, TRUE, ERROR = "Translation", "True image", "Error"
+"""Of ``further_images``; the error is the translation less the true image."""
+LARGEST = 99.5
+"""Percentile of the error's size that is white."""
+
+
+def draw_translation(inputs: ReportInputs) -> Sheet | None:
+    """A row a plane; the translation and the true image have one window.
+
+    Args:
+        inputs: of a translation; None is drawn of anything else, and where there is no image.
+    """
+    images, source = inputs.further_images, inputs.fixed
+    if inputs.kind != "translation" or source is None or inputs.affine is None or TRANSLATED not in images:
+        return None
+    own = window_of((source,), inputs.fixed_modality)
+    made = window_of((images.get(TRUE, images[TRANSLATED]),), inputs.moving_modality)
+    shown = [("Image", source, own), (TRANSLATED, images[TRANSLATED], made)]
+    if TRUE in images and ERROR in images:
+        size = np.abs(images[ERROR])
+        largest = float(np.percentile(size, LARGEST))
+        shown += [(TRUE, images[TRUE], made), (f"{ERROR}, up to {largest:.3g}", size, (0.0, max(largest, 1e-6)))]
+    display = Display(inputs.shape, inputs.affine).cropped_to([to_grey(source, own) > FOREGROUND])
+    planes, rows = choose_planes(display, [], source), []
+    for plane in planes:
+        views = [View(plane, image, window) for _, image, window in shown]
+        rows.append((f"{plane.name} {plane.caption}" if len(planes) > 1 else "", views))
+    return draw_sheet("An image and its translation", [name for name, _, _ in shown], rows, {})
