@@ -127,6 +127,8 @@ def test_a_cohort_gets_a_folder_an_image_and_one_failure_does_not_stop_it(
     assert "W-ATL-007: bad_mr is not segmented: E-FMT-009" in ended.err
     assert re.search(r"t_mr: Complete.*, mean Dice 0\.[89]", ended.out)
     assert "failed: 1" in ended.out
+    assert re.search(r"mean Dice of 2: 0\.[89]", ended.out)
+    assert "scores: out/scores.csv; a report.html in the folder of each image" in ended.out
     for name in ("t_mr", "u_mr"):
         assert {path.name for path in (out / name).iterdir()} == {
             "segmentation.nii.gz", "share.nii.gz", "uncertainty.nii.gz", "scores.csv", "atlases.csv", "report.html",

@@ -16,19 +16,23 @@ from torch import Tensor
 from anamorph.data.cohort import Scan
 from anamorph.data.files import read, read_labels, write
 from anamorph.data.image import Image, Labelmap
+from anamorph.data.network_grid import image_to_network
 from anamorph.data.plan import Intensity
 from anamorph.errors import AnamorphError, AnamorphWarning, ConfigurationError, InputError, ResourceError
 from anamorph.evaluation.overlap import dice
 from anamorph.fusion import FusionSettings
 from anamorph.inference import multi_atlas_work
+from anamorph.inference.model_domain import own_grid
 from anamorph.inference.model_folder import Model
 from anamorph.inference.multi_atlas import segment_by_atlases, segment_targets
 from anamorph.inference.multi_atlas_cases import Target
 from anamorph.inference.multi_atlas_jobs import one_by_one
 from anamorph.inference.multi_atlas_stages import MultiAtlasSegmentation
 from anamorph.inference.register import Registration
+from anamorph.methods.patch_simnet import PatchSimNet
 from anamorph.pairwise.settings import PairwiseSettings
-from anamorph.spatial.transform import Affine
+from anamorph.spatial.grid import Grid
+from anamorph.spatial.transform import Affine, resample
 
 spec = importlib.util.spec_from_file_location("multi_atlas_scans", Path(__file__).with_name("multi_atlas_scans.py"))
 assert spec is not None
@@ -114,9 +118,12 @@ def test_in_three_dimensions(tmp_path: Path, placed: list[str]) -> None:
 
 
 def test_by_the_pairwise_engine(target: Scan, tmp_path: Path) -> None:
-    atlas = scans.a_scan(tmp_path, "a0", "ct", (14.0, -9.0))
-    image = read(target.image, modality="mr")
-    found = segment_by_atlases(image, [atlas], cache=tmp_path / "cache", registration=scans.QUICK, device="cpu")
+    """Where the atlas lies it overlaps by half at most; so few pixels fill no more than 8 x 8 bins."""
+    atlas = scans.a_scan(tmp_path, "a0", "ct", (8.0, -6.0))
+    image, engine = read(target.image, modality="mr"), scans.QUICK.model_copy(update={"bins": 8})
+    assert atlas.labels is not None
+    assert max(overlap(read_labels(atlas.labels), target)) < 0.55
+    found = segment_by_atlases(image, [atlas], cache=tmp_path / "cache", registration=engine, device="cpu")
     assert min(overlap(found.labels, target)) > 0.75
     assert found.atlases[0].kept == "deformable"
 
@@ -278,10 +285,10 @@ def test_targets_are_dealt_out_together_and_one_may_fail(
 # -- trained models ----------------------------------------------------------------------------------------------------
 
 
-def a_model(trained: Callable[..., Model], plan: Callable[..., Any], **settings: Any) -> Model:
+def a_model(trained: Callable[..., Model], plan: Callable[..., Any], method: str = "shift", **settings: Any) -> Model:
     modalities = {"mr": Intensity(), "ct": Intensity()}
     spec = plan(orientation="RA", spacing=(3.0, 3.5), shape=(28, 26), modalities=modalities, labels={7: "b", 3: "a"})
-    return trained("shift", spec, **settings)
+    return trained(method, spec, **settings)
 
 
 def test_a_model_registers(
@@ -318,3 +325,31 @@ def test_a_model_weighs(
     share = float((found.labels.data[union] == 7).float().mean())
     assert share > 0.95
     assert set(found.seconds) >= {"weigh", "fuse"}
+
+
+def test_a_model_that_looks_at_images_sees_the_warped_atlas(
+    segment: Callable[..., MultiAtlasSegmentation], trained: Callable[..., Model], plan: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch, atlases: list[Scan],
+) -> None:  # fmt: skip
+    """On the scale of the whole atlas, a bright edge beyond the region included. It lies 4, -3 mm off the target."""
+    plain = read(atlases[0].image)
+    plain.data[..., -1] = 1000.0
+    write(plain, atlases[0].image)
+    model = a_model(trained, plan, "patch-simnet", registration=None, channels=(2, 3, 4), patch_size=3)
+    seen: list[Tensor] = []
+    compared = PatchSimNet.similarity
+
+    def similarity(self: PatchSimNet, target: Tensor, labels: Tensor, warped: Tensor | None = None) -> Tensor:
+        assert warped is not None
+        seen.append(warped)
+        return compared(self, target, labels, warped)
+
+    monkeypatch.setattr(PatchSimNet, "similarity", similarity)
+    found = segment(fusion=model, atlases=atlases[:1], margin_mm=0.0)
+    assert found.region.shape != found.image.grid.shape
+    atlas, matrix, known = read(atlases[0].image, modality="ct"), np.eye(3), model.card.plan
+    matrix[:2, -1] = 4.0, -3.0
+    expected = image_to_network(atlas, known, Grid(found.region.shape, matrix @ found.region.affine))
+    (warped,) = seen
+    onto = resample(warped[0], own_grid(found.image, known), found.region)
+    torch.testing.assert_close(onto[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], atol=0.01, rtol=0)

@@ -56,7 +56,7 @@ evaluate:
         modality: a
         count: 2
         select: 1
-        registration: {transform: rigid, linear_similarity: mse, least_overlap: 0.01}
+        registration: {transform: rigid, search: header, linear_similarity: mse, least_overlap: 0.01}
         fusion: {fusion: majority}
   metrics: [dice, seconds_cpu]
 scales:
@@ -161,7 +161,8 @@ def test_other_atlases_are_another_row(tmp_path: Path) -> None:
     stamps = [segmenting_atlases(scans, "one", **(usual | change)).stamp for change in changes]
     stamps.append(segmenting_atlases(scans[:1], "one", **usual).stamp)
     assert len(set(stamps)) == 6
-    assert segmenting_atlases(scans, "other", **(usual | {"cache": tmp_path / "b"})).stamp == stamps[0]
+    usual["cache"] = tmp_path / "b"
+    assert segmenting_atlases(scans, "other", **usual).stamp == stamps[0]
 
 
 RECIPE: dict[str, Any] = {
@@ -170,7 +171,8 @@ RECIPE: dict[str, Any] = {
                           "folder": "brains"}},
     "evaluate": {
         "task": "segment", "split": "train",
-        "rows": {"one": {"atlases": {"count": 1, "fusion": {"fusion": "majority"}}}},
+        "rows": {"one": {"atlases": {"count": 1, "registration": {"transform": "rigid", "search": "header"},
+                                     "fusion": {"fusion": "majority"}}}},
     },
 }  # fmt: skip
 

@@ -46,12 +46,13 @@ def _image(request: SegmentationRequest, run: Run, screen: Screen) -> None:
 
 def _cohort(request: SegmentationRequest, run: Run, screen: Screen) -> None:
     """Each image has a page of its own; one line of each is shown."""
+    from anamorph.cli.screen import shown as path_shown
     from anamorph.data.files import atomic_write
     from anamorph.inference.multi_atlas_run import run_multi_atlas
     from anamorph.report.page import render
     from anamorph.report.verdict import judge
 
-    failed = 0
+    failed, dice = 0, []
     with run:
         with screen.progress() as progress:
             for result in run_multi_atlas(request, run, progress):
@@ -61,11 +62,17 @@ def _cohort(request: SegmentationRequest, run: Run, screen: Screen) -> None:
                 shown = report_of(request, result, run)
                 with atomic_write(run.path(f"{result.folder}/report.html")) as part:
                     part.write_text(render(shown), encoding="utf-8")
-                screen.say(f"{result.name}: {judge(shown).headline}{_mean_dice(result)}")
+                value = _mean_dice(result)
+                dice += [] if value is None else [value]
+                end = "" if value is None else f", mean Dice {value:.3f}"
+                screen.say(f"{result.name}: {judge(shown).headline}{end}")
         run.facts["failed"] = failed
         run.finish()
     if failed:
         screen.say(f"failed: {failed}, as the warnings tell")
+    if dice:
+        screen.say(f"mean Dice of {len(dice)}: {sum(dice) / len(dice):.3f}")
+    screen.say(f"scores: {path_shown(run.folder / 'scores.csv')}; a report.html in the folder of each image")
 
 
 def report_of(request: SegmentationRequest, result: CaseResult, run: Run) -> ReportInputs:
@@ -95,9 +102,9 @@ def report_of(request: SegmentationRequest, result: CaseResult, run: Run) -> Rep
     )
 
 
-def _mean_dice(result: CaseResult) -> str:
-    value = next((score.value for score in result.scores if score.metric == "dice_mean"), None)
-    return "" if value is None else f", mean Dice {value:.3f}"
+def _mean_dice(result: CaseResult) -> float | None:
+    """Over the labels; None without a truth."""
+    return next((score.value for score in result.scores if score.metric == "dice_mean"), None)
 
 
 def _title(request: SegmentationRequest, name: str) -> str:

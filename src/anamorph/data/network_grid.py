@@ -103,7 +103,7 @@ def middle_of(image: Image, plan: Plan) -> np.ndarray:
 
 
 def image_to_network(
-    image: Image, plan: Plan, grid: Grid, mask: Mask | None = None
+    image: Image, plan: Plan, grid: Grid, mask: Mask | None = None, *, measured_on: Image | None = None
 ) -> Float32[Tensor, "channels *net"]:
     """Normalised intensities on the network's grid: C I J (K).
 
@@ -115,7 +115,8 @@ def image_to_network(
         image: its ``modality`` names the plan's intensity; without one, the plan's only intensity holds.
         plan: channels and intensities.
         grid: from ``network_grid``.
-        mask: on the image's grid, for an intensity whose content is "mask".
+        mask: on the grid of what is measured, for an intensity whose content is "mask".
+        measured_on: where percentiles, mean and variance are taken from; the image itself if absent.
 
     Raises:
         InputError: E-COH-042, a modality that the plan does not know; E-COH-043, other channels than the plan's.
@@ -124,10 +125,10 @@ def image_to_network(
     if len(image.data) != plan.channels:
         found = f"{len(image.data)} channels"
         raise InputError("E-COH-043", found, file=image.name or None, expected=f"{plan.channels} as the plan says")
-    inside = None if mask is None else mask.data
+    inside, measured = None if mask is None else mask.data, measured_on or image
     result = torch.empty((plan.channels, *grid.shape))
     for channel, values in enumerate(image.data):
-        scale = rescaling(values, intensity, inside, image.valid)
+        scale = rescaling(measured.data[channel], intensity, inside, measured.valid)
         seen = scale(values) - scale.ground
         if image.valid is None:
             result[channel] = _resampled(seen[None], image.grid, grid)[0]

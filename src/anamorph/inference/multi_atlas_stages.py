@@ -164,6 +164,7 @@ class Stages:
         """The labels of a target, and how its atlases voted; ``share`` is where it begins, and what it is of all."""
         case.refuse_none_left()
         begin, device = time.perf_counter(), resolve_device(self.device)
+        self.tell("fuse", share[0])
         entries = [registered[name].entry for name in case.chosen]
         labels, images = Arrays(entries, "labels", device), Arrays(entries, "image", device)
         weights = Arrays([weighed[name].entry for name in case.chosen], "weight", device) if weighed else None
@@ -223,6 +224,8 @@ class Stages:
         """A stage of all targets, dealt out together: what there was to do, by target and atlas."""
         made = {key: self.guarded(key, lambda key=key, case=case: make(key, case)) or {} for key, case in cases.items()}
         flat = [(key, name, job) for key, jobs in made.items() for name, job in jobs.items()]
+        if flat:
+            self.tell(stage, 0.0)
         for done, (place, found) in enumerate(self.map(do, [job for *_, job in flat])):
             key, name, job = flat[place]
             _stop_if_disk(found)

@@ -167,17 +167,28 @@ def _weigh(job: Weighing) -> tuple[Facts, dict[str, Tensor]]:
     grid = view_of_network(own_grid(target, plan), target.grid, region.centre)
     image = _seen_by_network(target, model, grid)
     labels = Labelmap(job.registration.entry.array("labels").long(), region)
-    classes = labels_to_network(labels, plan, grid)
+    seen = [image[None], labels_to_network(labels, plan, grid)[None, None]]
+    if getattr(model.method, "looks_at_images", False):
+        seen.append(_warped_atlas(job.registration, model, grid)[None])
     with torch.inference_mode():
-        weight = weigher_of(model)(image[None].to(model.device), classes[None, None].to(model.device))
+        weight = weigher_of(model)(*(tensor.to(model.device) for tensor in seen))
     onto = resample(weight[0].float().cpu(), grid, region, outside="border")[0]
     if not bool(torch.isfinite(onto).all()):
         raise NumericalError("E-MOD-013", "the network's answer is not finite", do="check the image's values")
     return Facts(0.0), {"weight": onto}
 
 
-def weigher_of(model: Model) -> Callable[[Tensor, Tensor], Any]:
+def _warped_atlas(job: Registration, model: Model, grid: Grid) -> Tensor:
+    """Intensities of a registered atlas on the network's grid, on the scale that the whole atlas has."""
+    atlas = admitted(model, _read(job.atlas, as_engine=False)[0], "moving")
+    warped = replace(atlas, data=job.entry.array("image"), grid=job.region, valid=None)
+    return image_to_network(warped, model.card.plan, grid, measured_on=atlas)
+
+
+def weigher_of(model: Model) -> Callable[..., Any]:
     """The ``similarity`` of a model: image B C I J (K), classes B 1 I J (K) -> B 1 I J (K), 0 to 1.
+
+    A model that looks at images takes that of the atlas, warped onto the target, as well: B C I J (K).
 
     Raises:
         ConfigurationError: E-ATL-014, it has none.

@@ -31,7 +31,7 @@ def draw_uncertainty(inputs: ReportInputs) -> Sheet | None:
         found, names = (found != 0).astype(np.uint8), {1: "any label"}
     window = window_of((inputs.fixed,), inputs.fixed_modality)
     display = Display(inputs.shape, inputs.affine).cropped_to([to_grey(inputs.fixed, window) > FOREGROUND])
-    planes = choose_planes(display, [found], inputs.fixed)
+    planes = choose_planes(display, [labels for _, labels in inputs.labelmaps], inputs.fixed)
     views = [View(plane, inputs.uncertainty, (0.0, 1.0), None, found, caption=plane.caption) for plane in planes]
     heads = [plane.name for plane in planes] if len(planes) > 1 else []
     return draw_sheet("Where the atlases disagree", heads, [("", views)], names)
@@ -43,7 +43,7 @@ def atlas_rows(inputs: ReportInputs) -> Iterator[dict[str, Any]]:
         yield {
             "name": atlas["name"],
             "rank": "" if atlas["rank"] is None else str(atlas["rank"]),
-            "similarity": "" if atlas["similarity"] is None else format_value(atlas["similarity"]),
+            "similarity": "" if atlas["similarity"] is None else f"{atlas['similarity']:.3f}",
             "agreement": "" if atlas["agreement"] is None else format_value(atlas["agreement"]),
             "seconds": f"{atlas['seconds']:.1f}",
             "note": _note(atlas),

@@ -144,7 +144,8 @@ def _time(inputs: ReportInputs) -> Tile | None:
     seconds = sum(inputs.seconds_by_stage.values())
     if not seconds:
         return None
-    stages = f"in {len(inputs.seconds_by_stage)} stages"
+    count = len(inputs.seconds_by_stage)
+    stages = "in 1 stage" if count == 1 else f"in {count} stages"
     if seconds < 100:
         return Tile("Time", f"{seconds:.1f}", "s", stages)
     return Tile("Time", f"{int(seconds) // 60}:{int(seconds) % 60:02d}", "min", stages)
