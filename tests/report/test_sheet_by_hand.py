@@ -77,7 +77,7 @@ def test_a_row_a_case_and_a_column_a_method() -> None:
     cases = {"c0": flat_case(7), "c2": flat_case(7, 7)}
     sheet = sheet_of_cases(cases, {"best": "c2", "worst": "c0"}, ("a", "b", "lost"), {7: "letter"}, scored())
     assert [text for _, text in sheet.heads] == ["true", "a", "b", "lost"]
-    assert [text for _, text in sheet.rows] == ["best: c2", "worst: c0"]
+    assert [text for _, text in sheet.rows] == ["best: c2 (numbers: Dice)", "worst: c0 (numbers: Dice)"]
     assert len(sheet.panels) == 8
     xs = [panel.x for panel in sheet.panels]
     assert xs[:4] == xs[4:]
@@ -85,7 +85,7 @@ def test_a_row_a_case_and_a_column_a_method() -> None:
     assert all(panel.y + panel.height <= sheet.height for panel in sheet.panels)
     assert sheet.panels[0].y + sheet.panels[0].height < sheet.panels[4].y
     assert [panel.caption for panel in sheet.panels] == [
-        "", "Dice 0.700", "Dice 0.700", "", "", "Dice 0.500", "Dice 0.500", "",
+        "", "0.700", "0.700", "", "", "0.500", "0.500", "",
     ]  # fmt: skip
     assert styles(sheet, 0) == [("truth", "letter")]
     assert styles(sheet, 1) == [("found", "letter"), ("truth", "letter")]
@@ -97,7 +97,7 @@ def test_a_failed_case_says_so() -> None:
     rows = [Score("dice", 0.5, case=case, method="a") for case in ("c0", "c1")]
     rows += [Score("dice", 0.5, case="c1", method="b"), Score("failed", 1.0, reason="no", case="c0", method="b")]
     sheet = sheet_of_cases({"c0": flat_case(7)}, {"worst": "c0"}, ("a", "b"), {7: "letter"}, compare(rows))
-    assert [panel.caption for panel in sheet.panels] == ["", "Dice 0.500", "failed"]
+    assert [panel.caption for panel in sheet.panels] == ["", "0.500", "failed"]
 
 
 def test_pictures_and_outlines_are_held_once() -> None:

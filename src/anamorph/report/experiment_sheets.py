@@ -66,7 +66,7 @@ def sheet_of_cases(
         for method in methods:
             caption = _score(comparison, method, name)
             views.append(_with(plain, case.truth, case.found.get(method), caption))
-        rows.append((f"{what}: {name}", views))
+        rows.append((f"{what}: {name} (numbers: {comparison.leading[0].title})", views))
     return draw_sheet("Cases", ("true", *methods), rows, names)
 
 
@@ -98,4 +98,4 @@ def _score(comparison: Comparison, method: str, case: str) -> str:
     if cell is None or case in cell.failed or case not in cell.values:
         return "failed" if cell is not None and case in cell.failed else ""
     unit = f" {column.unit}" if column.unit else ""
-    return f"{column.title} {format_value(cell.values[case], column.unit)}{unit}"
+    return f"{format_value(cell.values[case], column.unit)}{unit}"
