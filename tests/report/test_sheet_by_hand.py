@@ -137,7 +137,7 @@ def test_a_file_of_its_own() -> None:
     sheet = sheet_of_cases({"<c0>": case}, {"best": "<c0>"}, ("a", "b"), {7: "<letter>"}, scored())
     text = sheet_file(sheet)
     root = ElementTree.fromstring(text)
-    assert any(node.text == "best: <c0>" for node in root.iter(f"{XLINK}text"))
+    assert any(node.text == "best: <c0> (numbers: Dice)" for node in root.iter(f"{XLINK}text"))
     names = {node.get("id") for node in root.iter() if node.get("id")}
     assert {f"#{name}" for name in names} == {node.get("href") for node in root.iter(f"{XLINK}use")}
     assert all((node.get("href") or "").startswith("data:image/webp;base64,") for node in root.iter(f"{XLINK}image"))
