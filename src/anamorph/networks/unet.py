@@ -78,7 +78,7 @@ class StridedUNet(SegmentationNetwork):
         self.head = conv(channels[0], outputs, 1)
         if initialisation == "he":
             for module in self.modules():
-                if isinstance(module, conv):
+                if isinstance(module, conv) and module.bias is not None:
                     nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                     nn.init.zeros_(module.bias)
             nn.init.normal_(self.head.weight, std=HEAD_DEVIATION)
