@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from anamorph.data.files import read_mask
 from anamorph.data.image import Image, Mask, ReadPolicy
@@ -145,6 +147,28 @@ def question(model: Model, image: Image, grid: Grid) -> None:
     strange = _strange_values(image, plan.modalities[modality])
     if strange:
         warn("W-MOD-013", f"{strange}; check the modality and the unit", file=image.name or None)
+
+
+def question_alignment(model: Model, image: Image) -> None:
+    """Tell that the training's images were aligned to a reference, which a single image cannot be.
+
+    Warns:
+        W-MOD-014.
+    """
+    if model.card.plan.alignment in ("reference", "given"):
+        found = "the images of the training were aligned to a reference; this one is only centred"
+        warn("W-MOD-014", found, file=image.name or None)
+
+
+def finite(answer: Tensor) -> Tensor:
+    """A network's answer, where it is one.
+
+    Raises:
+        NumericalError: E-MOD-013, NaN or Inf.
+    """
+    if not bool(torch.isfinite(answer).all()):
+        raise NumericalError("E-MOD-013", "the network's answer is not finite", do="check the image's values")
+    return answer
 
 
 def own_grid(image: Image, plan: Plan) -> Grid:

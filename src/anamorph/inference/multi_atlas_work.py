@@ -18,10 +18,10 @@ from anamorph.data.files import check_same_space, read, read_labels
 from anamorph.data.fingerprint import is_ct
 from anamorph.data.image import Image, Labelmap
 from anamorph.data.network_grid import image_to_network, labels_to_network
-from anamorph.errors import AnamorphWarning, ConfigurationError, InputError, NumericalError
+from anamorph.errors import AnamorphWarning, ConfigurationError, InputError
 from anamorph.fusion import atlas_similarities
 from anamorph.inference.memory import check_network_memory
-from anamorph.inference.model_domain import admitted, own_grid, question, refuse_flat
+from anamorph.inference.model_domain import admitted, finite, own_grid, question, refuse_flat
 from anamorph.inference.model_folder import Model
 from anamorph.inference.multi_atlas_cache import Entry, key_of, state_of_scan, stored_image, stored_model
 from anamorph.inference.multi_atlas_jobs import Alignment, Facts, Job, Registration, Weighing
@@ -172,9 +172,7 @@ def _weigh(job: Weighing) -> tuple[Facts, dict[str, Tensor]]:
         seen.append(_warped_atlas(job.registration, model, grid)[None])
     with torch.inference_mode():
         weight = weigher_of(model)(*(tensor.to(model.device) for tensor in seen))
-    onto = resample(weight[0].float().cpu(), grid, region, outside="border")[0]
-    if not bool(torch.isfinite(onto).all()):
-        raise NumericalError("E-MOD-013", "the network's answer is not finite", do="check the image's values")
+    onto = resample(finite(weight[0].float().cpu()), grid, region, outside="border")[0]
     return Facts(0.0), {"weight": onto}
 
 

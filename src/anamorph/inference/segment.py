@@ -14,10 +14,19 @@ from torch import Tensor
 from anamorph.data.files import read
 from anamorph.data.image import Image, Labelmap, Mask, ReadPolicy
 from anamorph.data.network_grid import image_to_network, labels_to_native
-from anamorph.errors import NumericalError, warn
+from anamorph.errors import warn
 from anamorph.inference.atlas_segmentation import AtlasFit, fit_atlas
 from anamorph.inference.memory import check_network_memory
-from anamorph.inference.model_domain import admitted, mask_for, own_grid, question, refuse_flat, refuse_task
+from anamorph.inference.model_domain import (
+    admitted,
+    finite,
+    mask_for,
+    own_grid,
+    question,
+    question_alignment,
+    refuse_flat,
+    refuse_task,
+)
 from anamorph.inference.model_folder import Model
 from anamorph.inference.stages import Stages
 from anamorph.pairwise.register import Progress
@@ -92,9 +101,7 @@ def segment_with(
     where = None if mask is None else mask_for(image, mask, plan, policy)
     check_network_memory(plan.shape, (image.grid,), model.device, max_memory)
     refuse_flat(image)
-    if plan.alignment in ("reference", "given"):
-        found = "the images of the training were aligned to a reference; this one is only centred"
-        warn("W-MOD-014", found, file=image.name or None)
+    question_alignment(model, image)
     stages = Stages(progress)
     with stages("normalise"):
         grid = own_grid(image, plan)
@@ -106,7 +113,7 @@ def segment_with(
         if fit is None:
             found = predicted_probabilities(model, tensor, image.modality or "")
         else:
-            found = _finite(fit.probabilities())
+            found = finite(fit.probabilities())
     with stages("labels"):
         labels = labels_to_native(found, plan, grid, image.grid)
         everything = _on(image.grid, found, grid) if probabilities else None
@@ -123,13 +130,7 @@ def predicted_probabilities(
         NumericalError: E-MOD-013, NaN or Inf.
     """
     with torch.inference_mode():
-        return _finite(model.method.segment(image[None].to(model.device), modality)[0].float().cpu())
-
-
-def _finite(found: Float[Tensor, "classes *net"]) -> Float[Tensor, "classes *net"]:
-    if not bool(torch.isfinite(found).all()):
-        raise NumericalError("E-MOD-013", "the network's answer is not finite", do="check the image's values")
-    return found
+        return finite(model.method.segment(image[None].to(model.device), modality)[0].float().cpu())
 
 
 def _on(native: Grid, probabilities: Tensor, grid: Grid) -> Tensor:

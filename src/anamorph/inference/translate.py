@@ -23,11 +23,20 @@ from anamorph.data.image import Image, Mask, ReadPolicy
 from anamorph.data.intensity import normalise
 from anamorph.data.network_grid import image_to_network
 from anamorph.data.plan import Intensity
-from anamorph.errors import InputError, NumericalError, warn
+from anamorph.errors import InputError
 from anamorph.evaluation.appearance import intensity_scores, structural_similarity
 from anamorph.evaluation.scores import Score
 from anamorph.inference.memory import check_network_memory
-from anamorph.inference.model_domain import admitted, mask_for, own_grid, question, refuse_flat, refuse_task
+from anamorph.inference.model_domain import (
+    admitted,
+    finite,
+    mask_for,
+    own_grid,
+    question,
+    question_alignment,
+    refuse_flat,
+    refuse_task,
+)
 from anamorph.inference.model_folder import Model
 from anamorph.inference.stages import Stages
 from anamorph.inference.warp import warp
@@ -118,18 +127,14 @@ def translate_with(
     where = None if mask is None else mask_for(image, mask, plan, policy)
     check_network_memory(plan.shape, (image.grid,), model.device, max_memory)
     refuse_flat(image)
-    if plan.alignment in ("reference", "given"):
-        found = "the images of the training were aligned to a reference; this one is only centred"
-        warn("W-MOD-014", found, file=image.name or None)
+    question_alignment(model, image)
     stages = Stages(progress)
     with stages("normalise"):
         grid = own_grid(image, plan)
         question(model, image, grid)
         tensor = image_to_network(image, plan, grid, where)
     with stages("network"), torch.inference_mode():
-        found = method.translate(tensor[None].to(model.device), source)[0].float().cpu()
-    if not bool(torch.isfinite(found).all()):
-        raise NumericalError("E-MOD-013", "the network's answer is not finite", do="check the image's values")
+        found = finite(method.translate(tensor[None].to(model.device), source)[0].float().cpu())
     with stages("resample"):
         low, high = method.translation.intensities
         *channels, share = resample(torch.cat([found - low, torch.ones_like(found[:1])]), grid, image.grid)
