@@ -18,6 +18,7 @@ def commands() -> list[list[str]]:
         ["benchmarks.training_speed"],
         ["benchmarks.refinement"],
         ["benchmarks.macjnet"],
+        ["benchmarks.cocyclereg"],
         ["benchmarks.multi_atlas"],
     ]
     cases, data = (os.environ.get(f"ANAMORPH_{name}") for name in ("CASES", "DATA"))

@@ -119,6 +119,37 @@ def test_the_cases_of_one_site_for_the_test(tmp_path: Path, anamorph: Run) -> No
     assert (ended.code, ended.err[:9]) == (2, "E-CFG-010")
 
 
+def test_cases_by_name_and_contrast_and_labels_as_one(dataset: Path, tmp_path: Path, anamorph: Run) -> None:
+    """Of ten training cases and two for test two are left out by name, and of the ten that remain the middle half."""
+    command = ("gather", "nnunet", dataset, "--out", tmp_path / "c", "--modalities", "t1", "--exclude", "b03", "b11")
+    ended = anamorph(*command, "--usual-contrast", "t1", "--merge", "1=2")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("left out: 7 of 12 cases\n5 cases: ")
+    cohort = read_cohort(tmp_path / "c")
+    assert not {"b03", "b11"} & set(cohort.cases)
+    assert cohort.label_names == {2: "ball"}
+    labelled = [scan.labels for scan in cohort.scans if scan.labels]
+    assert labelled
+    assert {file.parent for file in labelled} == {(tmp_path / "c" / "merged").resolve()}
+
+
+@pytest.mark.parametrize(
+    ("flags", "code"),
+    [
+        (("--usual-share", "0.4"), "E-CFG-010"),
+        (("--merge", "1"), "E-CFG-010"),
+        (("--modalities", "ct"), "E-COH-056"),
+        (("--exclude", "c*"), "E-COH-037"),
+        (("--exclude", "b*"), "E-COH-054"),
+        (("--merge", "7=1"), "E-COH-055"),
+    ],
+)
+def test_a_selection_that_cannot_be(flags: tuple, code: str, dataset: Path, tmp_path: Path, anamorph: Run) -> None:
+    ended = anamorph("gather", "nnunet", dataset, "--out", tmp_path / "c", *flags)
+    assert ended.code in (2, 3)
+    assert ended.err.startswith(code)
+
+
 def test_a_table_is_not_replaced_unasked(dataset: Path, tmp_path: Path, anamorph: Run) -> None:
     (tmp_path / NAME).write_text("mine")
     ended = anamorph("gather", "nnunet", dataset, "--out", tmp_path)
@@ -153,8 +184,8 @@ def test_links_to_nothing_are_named(tmp_path: Path, anamorph: Run) -> None:
         (
             ["nnUnet", "x", "--out", "c"],
             2,
-            "E-CFG-010: LAYOUT: found nnUnet, expected nnunet, bids, learn2reg, chaos, mmwhs, ixi, freesurfer, "
-            "first, splits, stacks or folders; did",
+            "E-CFG-010: LAYOUT: found nnUnet, expected nnunet, bids, learn2reg, chaos, mmwhs, brats, ixi, freesurfer, "
+            "first, patients, splits, stacks or folders; did",
         ),
         (["bids", "x", "--out", "c", "--test-share", "1"], 2, "E-CFG-010: --test-share: found 1, expected less than 1"),
         (

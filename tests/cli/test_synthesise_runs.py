@@ -33,6 +33,20 @@ def test_a_cohort_is_made_and_summed_up(tmp_path: Path, anamorph: Run) -> None:
     assert about["labels"] == {"1": "letter"}
 
 
+def test_aligned_pairs_are_deformed_to_a_dice(tmp_path: Path, anamorph: Run) -> None:
+    aligned = ("--mean-mm", 0, "--degrees", 0, "--shift-mm", 0, "--no-truth")
+    shapes = ("--cases", 2, "--shape", 24, 20, "--labels", 2, "--size-mm", 24)
+    assert anamorph("synthesise", "shapes", *shapes, *aligned, "--quiet", "--out", tmp_path / "a").code == 0
+    flags = ("--cohort", tmp_path / "a", "--dice", 0.9, "--judged", 1, "--control-mm", 14)
+    ended = anamorph("synthesise", "deformed", *flags, "--smoothness-mm", 2, "--out", tmp_path / "b")
+    assert ended.code == 0, ended.err
+    assert ended.out.startswith("2 cases (2 train), 4 scans (")
+    assert "), 4 pairs\nfound: magnitude_mm " in ended.out
+    about = json.loads((tmp_path / "b" / "phantom.json").read_text())
+    assert about["options"]["judged"] == [1]
+    assert about["found"]["dice"] == pytest.approx(0.9, abs=0.03)
+
+
 def test_pairs_have_maps_unless_they_are_not_wanted(tmp_path: Path, anamorph: Run) -> None:
     flags = ("synthesise", "shapes", "--cases", 2, "--shape", 24, 20, "--labels", 3, "--quiet")
     assert anamorph(*flags, "--out", tmp_path / "with").code == 0
@@ -62,6 +76,9 @@ def test_a_configuration_file_says_the_same_as_flags(tmp_path: Path, anamorph: R
         (("heart", "--cases", 1, "--spacing", -2), "E-CFG-010", "--spacing"),
         (("remapped",), "E-SYN-002", "cohort"),
         (("remapped", "--cohort", "nowhere"), "E-IO-001", "nowhere"),
+        (("deformed",), "E-SYN-002", "cohort"),
+        (("deformed", "--cohort", "a", "--dice", 0.8, "--magnitude-mm", 3), "E-SYN-002", "the Dice decides"),
+        (("deformed", "--cohort", "a", "--dice", 1.5), "E-CFG-010", "--dice"),
         (("letter_b", "--cases", 2, "--validation", 2, "--test", 1), "E-SYN-003", "3 of 2"),
     ],
 )

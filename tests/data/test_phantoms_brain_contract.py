@@ -190,6 +190,16 @@ def contrast(image: np.ndarray, labels: np.ndarray) -> float:
     return (white - grey) / white
 
 
+def test_cases_from_sites_in_turn() -> None:
+    options = {**ONE_T1, "sites": ("home", "thick")}
+    mixed = phantom("brain", 0, options)
+    for index, site in enumerate(("home", "thick", "home")):
+        alone = phantom("brain", 0, {**ONE_T1, "site": site}).case(index).scans[0]
+        found = mixed.case(index).scans[0]
+        assert found.image.grid.same_as(alone.image.grid)
+        np.testing.assert_array_equal(found.image.data, alone.image.data)
+
+
 def test_the_same_subject_at_every_site() -> None:
     """Nearer to noise, and contrast, the farther from home; labels and place are the subject's own."""
     options = ONE_T1
@@ -224,6 +234,8 @@ def test_deep_structures_as_one_label() -> None:
     ("options", "found"),
     [
         ({"site": "home", "scanner": "hard"}, "scanner would change nothing: the site decides"),
+        ({"site": "home", "sites": ["thick"]}, "sites would change nothing: the site decides"),
+        ({"sites": ["thick"], "scanner": "hard"}, "scanner would change nothing: the sites decide"),
         ({"site": "far"}, "found 'far', expected 'home'"),
         ({"subcortical": True, "tumour": True}, "subcortical leaves no label for the tumour"),
         ({"subcortical": True, "labelmap": ("a.nii",)}, "subcortical would change nothing"),

@@ -38,6 +38,7 @@ COARSE = {
     },
 }
 PAIRED = ["abdomen", "heart", "brain", "shapes"]
+OF_COHORTS = ["remapped", "deformed"]
 TEMPLATED = ["letter_b", "heart", "brain"]
 
 
@@ -46,6 +47,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cohort of three letters, for what remaps the images of one."""
     folder = tmp_path_factory.mktemp("letters")
     synthesise("letter_b", 3, 4, folder, {"noise": 8.0}, test=1)
+    synthesise("remapped", None, 4, folder / "aligned", {"cohort": folder})
     return folder
 
 
@@ -55,6 +57,8 @@ def made(source: Path) -> dict[str, PhantomCase]:
 
 
 def options_of(kind: str, source: Path) -> dict:
+    if kind == "deformed":
+        return {"cohort": source / "aligned", "modality": "grey"}
     return COARSE.get(kind, {"cohort": source, "mean_mm": 3.0})
 
 
@@ -92,8 +96,9 @@ def test_the_seed_and_the_number_decide(kind: str, made: dict[str, PhantomCase],
         assert equal(one, other)
         np.testing.assert_array_equal(landmarks_of(one).points, landmarks_of(other).points)
     assert not equal(population.case(1).scans[-1], again.scans[-1])
-    other = phantom(kind, 8, options_of(kind, source)).case(0).scans[-1]
-    assert not torch.equal(other.image.data, again.scans[-1].image.data)
+    made_up = 0 if kind == "deformed" else -1
+    other = phantom(kind, 8, options_of(kind, source)).case(0).scans[made_up]
+    assert not torch.equal(other.image.data, again.scans[made_up].image.data)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -108,12 +113,12 @@ def test_scans_have_labels_and_at_least_six_named_landmarks(kind: str, made: dic
         assert landmarks_of(scan).names == landmarks_of(first).names
 
 
-@pytest.mark.parametrize("kind", [*PAIRED, "remapped"])
+@pytest.mark.parametrize("kind", [*PAIRED, *OF_COHORTS])
 def test_the_truth_of_a_pair_carries_landmarks_and_labels(kind: str, made: dict[str, PhantomCase]) -> None:
     fixed, moving = made[kind].scans[:2]
     (truth,) = made[kind].truth
     np.testing.assert_allclose(
-        truth(landmarks_of(fixed).points), landmarks_of(moving).points, atol=1e-6 if kind != "remapped" else 0.05
+        truth(landmarks_of(fixed).points), landmarks_of(moving).points, atol=0.05 if kind in OF_COHORTS else 1e-6
     )
     true, lazy = (agreement(labels_of(fixed), labels_of(moving), transform) for transform in (truth, None))
     assert np.mean(true) > np.mean(lazy) + 0.04
@@ -139,7 +144,7 @@ def test_every_scan_is_the_template_under_its_map(kind: str, made: dict[str, Pha
 def test_files_are_read_back_as_they_were_made(
     kind: str, made: dict[str, PhantomCase], source: Path, tmp_path: Path
 ) -> None:
-    number = None if kind == "remapped" else 1
+    number = None if kind in OF_COHORTS else 1
     told: list[tuple[str, float]] = []
     synthesise(kind, number, 7, tmp_path, options_of(kind, source), progress=lambda *stage: told.append(stage))
     assert told[-1] == ("cases", 1.0)
@@ -154,7 +159,8 @@ def test_files_are_read_back_as_they_were_made(
         torch.testing.assert_close(image.data, expected.image.data, rtol=0, atol=0)
         assert scan.labels is not None
         assert torch.equal(read_labels(scan.labels).data.long(), labels_of(expected).data.long())
-    assert len(cohort.listed) == (len(cohort.cases) if kind in (*PAIRED, "remapped") else 0)
+    directions = 2 if kind == "deformed" else 1
+    assert len(cohort.listed) == (directions * len(cohort.cases) if kind in (*PAIRED, *OF_COHORTS) else 0)
     for pair in cohort.listed[:1]:
         assert pair.displacement is not None
         fixed = made[kind].scans[0]
@@ -198,6 +204,7 @@ def test_without_truth_there_are_pairs_but_no_maps(tmp_path: Path) -> None:
         ("heart", {"spacing": -1.0}, "E-SYN-002", "spacing"),
         ("heart", {"scans": "ct", "mean_mm": 2.0}, "E-SYN-002", "mean_mm would change nothing"),
         ("remapped", {}, "E-SYN-002", "cohort"),
+        ("deformed", {"dice": 0.8}, "E-SYN-002", "cohort"),
         ("brain", {"modalities": ("t1", "t1")}, "E-SYN-002", "twice"),
         ("brain", {"modalities": ("t1",), "degrees": 3.0}, "E-SYN-002", "degrees would change nothing"),
         ("brain", {"tissues": "table.csv"}, "E-SYN-002", "there is none"),

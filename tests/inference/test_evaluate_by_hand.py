@@ -105,3 +105,18 @@ def test_no_pairs_and_an_even_choice(cohort: Cohort) -> None:
     scans = [Scan(str(n), "ct", Path(str(n))) for n in range(10)]
     assert [scan.case for scan in spread(scans, 4)] == ["0", "3", "6", "9"]
     assert len(spread(scans, None)) == 10
+
+
+def test_labels_that_are_judged_as_one(cohort: Cohort, tmp_path: Path) -> None:
+    """Half of the box of b has another label; both count as the first, and rows that told them apart are void."""
+    labels = tmp_path / "labels" / "b.nii.gz"
+    other = read_labels(labels)
+    other.data[:, :6] *= 2
+    labels.unlink()
+    write(other, labels)
+    pair, rows = pair_of(cohort), tmp_path / "rows"
+    apart = evaluate_registration([pair], [engine("none")], rows)
+    assert {row.label for row in apart if row.metric == "dice"} == {"1", "2"}
+    together = evaluate_registration([pair], [engine("none")], rows, count_as={2: 1})
+    assert [(row.label, row.value) for row in together if row.metric == "dice"] == [("1", pytest.approx(0.4))]
+    assert value(together, "none", "dice_mean") == pytest.approx(0.4)

@@ -28,10 +28,10 @@ def bordered(x: Tensor, by: int) -> Tensor:
     return x
 
 
-def literal(net: Translator, x: Tensor) -> Tensor:
+def literal(net: Translator, x: Tensor, outer: int = 3) -> Tensor:
     convolve, back = (F.conv3d, F.conv_transpose3d) if x.ndim == 5 else (F.conv2d, F.conv_transpose2d)
     weights = {name: parameter.detach() for name, parameter in net.named_parameters()}
-    x = normalised(convolve(bordered(x, 3), weights["first.weight"])).clamp_min(0)
+    x = normalised(convolve(bordered(x, outer), weights["first.weight"])).clamp_min(0)
     for i in range(2):
         x = normalised(convolve(x, weights[f"down.{i}.weight"], stride=2, padding=1)).clamp_min(0)
     for i in range(len(net.blocks)):
@@ -39,7 +39,7 @@ def literal(net: Translator, x: Tensor) -> Tensor:
         x = x + normalised(convolve(bordered(y, 1), weights[f"blocks.{i}.second.weight"]))
     for i in range(2):
         x = normalised(back(x, weights[f"up.{i}.weight"], stride=2, padding=1, output_padding=1)).clamp_min(0)
-    return convolve(bordered(x, 3), weights["last.weight"], weights["last.bias"]).tanh()
+    return convolve(bordered(x, outer), weights["last.weight"], weights["last.bias"]).tanh()
 
 
 def test_the_paper_s_generator_has_its_parameters() -> None:
@@ -113,3 +113,14 @@ def test_gradients_of_single_images_are_those_of_a_batch(shape: tuple[int, ...],
     largest = max(gradient.abs().max().item() for gradient in together)
     for found, *items in zip(together, *apart, strict=True):
         torch.testing.assert_close(found, torch.stack(items).mean(0), rtol=1e-3, atol=1e-4 * largest)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_smaller_kernels_at_both_ends(kernel: int) -> None:
+    torch.manual_seed(0)
+    net = Translator(2, 1, features=3, blocks=1, dropout=0.0, kernel=kernel).eval()
+    assert net.first.weight.shape == (3, 1, kernel, kernel)
+    assert net.last.weight.shape == (1, 3, kernel, kernel)
+    image = torch.rand(2, 1, 12, 8) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(net(image), literal(net, image, kernel // 2), atol=1e-4, rtol=0)

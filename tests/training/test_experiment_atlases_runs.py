@@ -20,10 +20,11 @@ from anamorph.inference import contenders
 from anamorph.inference.contenders import segmenting_atlases
 from anamorph.inference.evaluate import evaluate_segmentation
 from anamorph.pairwise.settings import PairwiseSettings
+from anamorph.training.cohort_recipe import Gathering
 from anamorph.training.configuration import Machine
 from anamorph.training.experiment import configured, run_experiment
 from anamorph.training.experiment_cohort import Part, parts_of
-from anamorph.training.experiment_recipe import Experiment, Gathering, read_experiment
+from anamorph.training.experiment_recipe import Experiment, read_experiment
 from anamorph.training.experiment_rows import segmenters
 
 ENGINE = PairwiseSettings(transform="rigid", search="header", linear_similarity="mse")

@@ -9,8 +9,8 @@ import pytest
 
 from anamorph.evaluation.comparison import compare
 from anamorph.evaluation.scores import Score
+from anamorph.training.cohort_recipe import CohortRecipe
 from anamorph.training.experiment_cases import evenly, is_real, telling_cases
-from anamorph.training.experiment_recipe import CohortRecipe
 
 PHANTOM = {"synthesise": {"kind": "letter_b"}}
 REAL = {"gather": {"layout": "splits", "folder": "letters"}}

@@ -14,9 +14,10 @@ from anamorph.data.phantoms.options import options_for
 from anamorph.errors import ConfigurationError, InputError
 from anamorph.evaluation.scores import Score, from_csv
 from anamorph.methods import METHODS
+from anamorph.training.cohort_recipe import Gathering
 from anamorph.training.experiment import ExperimentResult, configured, run_experiment
 from anamorph.training.experiment_claim import claim
-from anamorph.training.experiment_recipe import Experiment, Gathering, Scale, read_experiment
+from anamorph.training.experiment_recipe import Experiment, Scale, read_experiment
 
 EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").rglob("*.yaml"))
 TINY = """
@@ -74,8 +75,8 @@ def test_every_committed_experiment_can_be_read(path: Path, scale: Scale) -> Non
         if source.synthesise is not None:
             assert options_for(source.synthesise.kind, source.synthesise.options)
     for name, row in experiment.rows.items():
-        if row.atlases is None:
-            assert experiment.evaluate.task in METHODS[configurations[row.of or name].method].tasks
+        for training in row.trainings(name).values():
+            assert experiment.evaluate.task in METHODS[configurations[training].method].tasks
 
 
 @pytest.mark.parametrize("scale", ["cpu", "paper"])
@@ -96,7 +97,7 @@ def test_experiments_of_one_folder_have_one_cohort(scale: Scale, tmp_path: Path)
         for training, configuration in configured(experiment).items():
             values = configuration.model_dump()
             assert trainings.setdefault(training, values) == values, f"{training} of {path.stem}"
-    assert len(shared) == 7
+    assert len(shared) == 8
 
 
 def test_every_layout_can_be_gathered() -> None:

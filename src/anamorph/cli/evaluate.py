@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from anamorph.data.cohort import Cohort
     from anamorph.evaluation.scores import Score
     from anamorph.inference.model_folder import Model
+
+
+Task = Literal["register", "segment", "translate"]
 
 
 class EvaluateRequest(BaseModel):
@@ -36,6 +39,9 @@ class EvaluateRequest(BaseModel):
     """Folders of maps from elsewhere, named PAIR.h5, PAIR.tfm or PAIR.nii.gz, PAIR as in scores.csv."""
     segmentations: tuple[Path, ...] = ()
     """Folders of labels from elsewhere, named CASE_MODALITY.nii.gz or CASE.nii.gz."""
+    task: Task | None = None
+    """What models are to do that can do several things; the first of these that all can if absent. translate: of each
+    pair the moving image into the modality of the fixed one, which is the truth."""
     split: Literal["train", "validation", "test"] = "test"
     """Which cases."""
     rule: Literal["listed", "within", "between"] | None = None
@@ -67,7 +73,7 @@ FORM = Form(
     EvaluateRequest,
     positional=("cohort",),
     groups={
-        "what": ("model", "methods", "peers", "transforms", "segmentations"),
+        "what": ("model", "methods", "peers", "transforms", "segmentations", "task"),
         "cases": ("split", "rule", "fixed_modality", "moving_modality", "modality", "most_items"),
         "machine": ("device", "threads"),
     },
@@ -97,10 +103,10 @@ def run(request: EvaluateRequest, screen: Screen) -> int:
         torch.set_num_threads(request.threads)
     cohort = cohort_of(request.cohort)
     models = read_models(request.model, request.device)
-    _refuse_two_tasks(request, models)
+    task = _task_of(request, models)
     with Run(request.out, "evaluate", request.model_dump(), (), request.force, screen.warning) as record:
         with screen.progress() as progress:
-            scores = _evaluate(request, cohort, models, progress)
+            scores = _evaluate(request, task, cohort, models, progress)
         with atomic_write(record.path("scores.csv")) as part:
             part.write_text(to_csv(scores), encoding="utf-8")
         comparison = None  # where every case failed there is nothing to compare, and the reasons are what matters
@@ -114,20 +120,25 @@ def run(request: EvaluateRequest, screen: Screen) -> int:
     return tell_failures(scores, screen)
 
 
-def _refuse_two_tasks(request: EvaluateRequest, models: Mapping[str, Model]) -> None:
-    """Segmentations and registrations have no score in common.
+def _task_of(request: EvaluateRequest, models: Mapping[str, Model]) -> Task:
+    """What all of them do: registrations, segmentations and translations have no score in common.
 
     Raises:
-        ConfigurationError: E-EVA-016.
+        ConfigurationError: E-EVA-016, there is nothing that all can do, or not what is asked for.
     """
     from anamorph.errors import ConfigurationError
 
-    segmenting = [name for name, model in models.items() if "register" not in model.method.tasks]
     registering = [*request.methods, *request.peers, *(folder.name for folder in request.transforms)]
-    registering += [name for name in models if name not in segmenting]
-    if segmenting and registering:
-        found = f"{', '.join(segmenting)} segment, {', '.join(registering)} register"
-        raise ConfigurationError("E-EVA-016", found, expected="methods of one task", do="evaluate them one by one")
+    able: dict[str, tuple[Task, ...]] = dict.fromkeys(registering, ("register",))
+    able |= dict.fromkeys((folder.name for folder in request.segmentations), ("segment",))
+    able |= {name: model.method.tasks for name, model in models.items()}
+    wanted: tuple[Task, ...] = get_args(Task) if request.task is None else (request.task,)
+    for task in wanted:
+        if all(task in tasks for tasks in able.values()):
+            return task
+    found = "; ".join(f"{name} can {' and '.join(tasks)}" for name, tasks in able.items())
+    expected = "methods of one task" if request.task is None else f"methods that {request.task}"
+    raise ConfigurationError("E-EVA-016", found, expected=expected, do="evaluate them one by one")
 
 
 def cohort_of(path: Path) -> Cohort:
@@ -138,15 +149,21 @@ def cohort_of(path: Path) -> Cohort:
     return PreparedCohort.open(path).cohort if (path / "index.json").exists() else read_cohort(path)
 
 
-def _evaluate(request: EvaluateRequest, cohort: Cohort, models: dict[str, Model], progress) -> list[Score]:
+def _evaluate(request: EvaluateRequest, task: Task, cohort: Cohort, models: dict[str, Model], progress) -> list[Score]:
     import torch
 
     from anamorph.inference import contenders
-    from anamorph.inference.evaluate import chosen_pairs, evaluate_registration, evaluate_segmentation, spread
+    from anamorph.inference.evaluate import (
+        chosen_pairs,
+        evaluate_registration,
+        evaluate_segmentation,
+        evaluate_translation,
+        spread,
+    )
+    from anamorph.inference.image_translators import translating_model
 
     part, rows, names = cohort.of_split(request.split), request.out / "rows", cohort.label_names or None
-    segments = request.segmentations or (models and all("register" not in m.method.tasks for m in models.values()))
-    if segments:
+    if task == "segment":
         wanted = [scan for scan in part.scans if scan.labels is not None and request.modality in (None, scan.modality)]
         segmenters = [
             *(contenders.segmenting_model(model, name) for name, model in models.items()),
@@ -155,10 +172,14 @@ def _evaluate(request: EvaluateRequest, cohort: Cohort, models: dict[str, Model]
         chosen = spread(wanted, request.most_items)
         return evaluate_segmentation(chosen, segmenters, rows, names=names, progress=progress)
     pairs = chosen_pairs(part, request.rule, request.fixed_modality, request.moving_modality)
+    pairs = spread(pairs, request.most_items)
+    if task == "translate":
+        translators = [translating_model(model, name) for name, model in models.items()]
+        return evaluate_translation(pairs, translators, rows, listed=part.listed, progress=progress)
     registrars = [
         *(contenders.engine(name, request.device) for name in request.methods),
         *(contenders.peer(name, torch.get_num_threads(), 3600.0) for name in request.peers),
         *(contenders.stored_transforms(folder) for folder in request.transforms),
         *(contenders.registering_model(model, name) for name, model in models.items()),
     ]
-    return evaluate_registration(spread(pairs, request.most_items), registrars, rows, names=names, progress=progress)
+    return evaluate_registration(pairs, registrars, rows, names=names, progress=progress)

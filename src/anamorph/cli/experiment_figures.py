@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from anamorph.evaluation.comparison import Comparison
     from anamorph.report.experiment_html import ExperimentFigures
     from anamorph.report.experiment_sheets import Case
+    from anamorph.report.sheet import Sheet
+    from anamorph.report.translation_sheets import TranslatedCase
     from anamorph.training.experiment import ExperimentResult
     from anamorph.training.experiment_cases import CaseShown
+    from anamorph.training.experiment_translations import TranslationShown
 
 MOST_COLUMNS, MOST_EXAMPLES = 6, 4
 """Side by side: methods, and cases."""
@@ -45,6 +48,9 @@ def figures_of(
     drawn = ExperimentFigures(
         bars(comparisons), lines(comparisons), atlases={name: found for name, found in atlases.items() if found}
     )
+    if result.experiment.evaluate.task == "translate":
+        sheets = _translations(result, folder, comparisons, device)
+        return ExperimentFigures(drawn.bars, drawn.lines, None, sheets, drawn.atlases)
     if result.experiment.evaluate.task != "segment":
         return drawn
 
@@ -71,6 +77,25 @@ def figures_of(
     return ExperimentFigures(drawn.bars, drawn.lines, examples, sheets, drawn.atlases)
 
 
+def _translations(
+    result: ExperimentResult, folder: Path, comparisons: Mapping[str, Comparison], device: str
+) -> dict[str, Sheet]:
+    """Of each group best, median and worst case, translated again."""
+    from anamorph.report.translation_sheets import sheet_of_translations
+    from anamorph.training.experiment_cases import evenly, telling_cases
+    from anamorph.training.experiment_translations import show_translations
+
+    sheets = {}
+    for group, comparison in comparisons.items():
+        methods, chosen = evenly(comparison.methods, MOST_COLUMNS), telling_cases(comparison)
+        found = show_translations(result.experiment, folder, [*chosen.values()], methods, device)
+        cases = {name: _translated(one) for name, one in found.items() if one.found}
+        chosen = {what: name for what, name in chosen.items() if name in cases}
+        if chosen:
+            sheets[group] = sheet_of_translations(cases, chosen, methods, comparison)
+    return sheets
+
+
 def write_figures(figures: ExperimentFigures, stem: Path, result: ExperimentResult) -> dict[str, str]:
     """The figures beside a table, without pictures of real cases; file name -> what it shows.
 
@@ -94,7 +119,7 @@ def write_figures(figures: ExperimentFigures, stem: Path, result: ExperimentResu
         for group, sheet in figures.cases.items():
             words = f"Best, median and worst case{f', {group}' if group else ''}"
             written[f"_cases{f'_{group}' if group else ''}.svg"] = sheet_file(sheet).encode(), words
-        trainings = [row.of or name for name, row in result.experiment.rows.items()]
+        trainings = [one for name, row in result.experiment.rows.items() for one in row.trainings(name).values()]
         runs = [run for name in reversed(trainings) for run in result.runs_of(name)]
         strips = (strip_of(run / "samples", "atlas") for run in runs)
         if strip := next(filter(None, strips), None):
@@ -106,6 +131,18 @@ def write_figures(figures: ExperimentFigures, stem: Path, result: ExperimentResu
         with atomic_write(stem.with_name(stem.name + suffix)) as part:
             part.write_bytes(content)
     return {stem.name + suffix: words for suffix, (_, words) in written.items()}
+
+
+def _translated(shown: TranslationShown) -> TranslatedCase:
+    from anamorph.report.translation_sheets import TranslatedCase
+
+    source, found = shown.source, shown.found
+    pictures = {
+        name: (one.found.image.data[0].numpy(), one.compared.error.data[0].numpy()) for name, one in found.items()
+    }
+    truth = next(iter(found.values())).compared.truth.data[0].numpy()
+    modalities = source.modality, shown.target
+    return TranslatedCase(source.data[0].numpy(), source.grid.affine, modalities, truth, pictures, shown.labels)
 
 
 def _case(shown: CaseShown) -> Case:

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from anamorph.cli.arguments import Form
 from anamorph.cli.reading import make_folder
 from anamorph.errors import ConfigurationError
+from anamorph.training.preparation_settings import labels_of
 
 if TYPE_CHECKING:
     from anamorph.cli.screen import Screen
@@ -26,19 +27,31 @@ class GatherRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     layout: Literal[
-        "nnunet", "bids", "learn2reg", "chaos", "mmwhs", "ixi", "freesurfer", "first", "splits", "stacks", "folders"
-    ]
+        "nnunet", "bids", "learn2reg", "chaos", "mmwhs", "brats", "ixi", "freesurfer", "first", "patients",
+        "splits", "stacks", "folders",
+    ]  # fmt: skip
     """nnunet: a raw dataset with dataset.json. bids: folders sub-*. learn2reg: as AbdomenMRCT, with NAME_dataset.json.
-    chaos: CT and MR, converted from DICOM. mmwhs: ct_train_1001_image.nii.gz, or folders ct-image and ct-label. ixi:
-    IXI002-Guys-0828-T1.nii.gz. freesurfer: a folder SUBJECT/mri of each. first: FSL FIRST's labels beside the images.
-    splits: folders train and test of CASE_img and CASE_seg. stacks: train/MR_images and train/MR_labels, whose masks
-    are 4-D. folders: images, labels, masks and landmarks."""
+    chaos: CT and MR, converted from DICOM. mmwhs: ct_train_1001_image.nii.gz, or folders ct-image and ct-label. brats:
+    CASE_t1, CASE_t2, CASE_seg and the like. ixi: IXI002-Guys-0828-T1.nii.gz. freesurfer: a folder SUBJECT/mri of each.
+    first: FSL FIRST's labels beside the images. patients: PATIENT/ct.nii.gz, PATIENT/mr.nii.gz and the like. splits:
+    folders train and test of CASE_img and CASE_seg. stacks: train/MR_images and train/MR_labels, whose masks are 4-D.
+    folders: images, labels, masks and landmarks."""
     folder: Path
     """The dataset."""
     out: Path
     """Folder for cohort.csv; what it names stays where it is."""
     modality: str | None = None
     """Another name for the only modality, as where the layout tells none."""
+    modalities: tuple[str, ...] = ()
+    """Only the scans of these."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of the names of cases that are left out."""
+    usual_contrast: str | None = None
+    """Only the cases in the middle, ranked by the standard deviation of this modality's values."""
+    usual_share: Share = 0.5
+    """How many of them that is."""
+    merge: Annotated[dict[int, int] | None, BeforeValidator(labels_of)] = None
+    """Labels that count as others, as 2=1,4=1; files of them are written anew."""
     test_share: Share | None = None
     """Share of the training subjects drawn for test, in place of the dataset's own test cases."""
     validation_share: Share | None = None
@@ -62,14 +75,24 @@ class GatherRequest(BaseModel):
             raise ValueError("either shares, or the last so many")
         if self.test_cases and (self.test_share or self.test_last):
             raise ValueError("the test cases are named, or so many are taken")
+        if self.usual_contrast is None and self.usual_share != GatherRequest.model_fields["usual_share"].default:
+            raise ValueError("usual_share would change nothing without usual_contrast")
         return self
 
 
 FORM = Form(
     GatherRequest,
     positional=("layout", "folder"),
-    groups={"splits": ("test_share", "validation_share", "seed", "test_last", "validation_last", "test_cases")},
-    metavars={"out": "FOLDER", "test_cases": "PATTERN [PATTERN ...]"},
+    groups={
+        "selection": ("modalities", "exclude", "usual_contrast", "usual_share", "merge"),
+        "splits": ("test_share", "validation_share", "seed", "test_last", "validation_last", "test_cases"),
+    },
+    metavars={
+        "out": "FOLDER",
+        "test_cases": "PATTERN [PATTERN ...]",
+        "exclude": "PATTERN [PATTERN ...]",
+        "merge": "LABEL=LABEL...",
+    },
     example="anamorph gather nnunet Dataset004_Hippocampus --out cohort",
 )
 
@@ -77,6 +100,7 @@ FORM = Form(
 def run(request: GatherRequest, screen: Screen) -> int:
     """Read the layout, divide the cases, write the table."""
     from anamorph.data.cohort_files import NAME, refuse_missing, write_cohort
+    from anamorph.data.cohort_selection import with_merged_labels
     from anamorph.data.layouts import gathered
 
     table = request.out / NAME
@@ -84,13 +108,31 @@ def run(request: GatherRequest, screen: Screen) -> int:
         raise ConfigurationError("E-OUT-016", "exists already", file=table, do="choose another --out, or use --force")
     cohort = gathered(request.layout, request.folder, request.out)
     refuse_missing(cohort, request.folder.name, "fetch what these links lead to, as by datalad get")
-    cohort = _divide(cohort, request, screen)
     if request.modality is not None:
         cohort = cohort.renamed(request.modality)
+    cohort = _select(cohort, request, screen)
+    cohort = _divide(cohort, request, screen)
     make_folder(request.out)
+    if request.merge:
+        cohort = with_merged_labels(cohort, request.merge, request.out / "merged")
     write_cohort(cohort, request.out)
     _tell(cohort, table, screen)
     return 0
+
+
+def _select(cohort: Cohort, request: GatherRequest, screen: Screen) -> Cohort:
+    """The cases that are wanted."""
+    from anamorph.data.cohort_selection import of_modalities, of_usual_contrast, without
+
+    if request.modalities:
+        cohort = of_modalities(cohort, request.modalities)
+    before = len(cohort.cases)
+    cohort = without(cohort, request.exclude)
+    if request.usual_contrast is not None:
+        cohort = of_usual_contrast(cohort, request.usual_contrast, request.usual_share)
+    if left_out := before - len(cohort.cases):
+        screen.say(f"left out: {left_out} of {before} cases")
+    return cohort
 
 
 def _divide(cohort: Cohort, request: GatherRequest, screen: Screen) -> Cohort:

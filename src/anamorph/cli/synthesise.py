@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -88,19 +89,19 @@ class SynthesiseRequest(BaseModel):
 
     model_config = MODEL
 
-    kind: Literal["letter_b", "abdomen", "heart", "brain", "shapes", "remapped"]
-    """letter_b, abdomen (CT-MR), heart (CT-MR), brain (T1-T2-FLAIR), shapes, or remapped: real images given a second
-    modality."""
+    kind: Literal["letter_b", "abdomen", "heart", "brain", "shapes", "remapped", "deformed"]
+    """letter_b, abdomen (CT-MR), heart (CT-MR), brain (T1-T2-FLAIR), shapes, remapped: real images given a second
+    modality, or deformed: aligned images one of whose modalities is deformed."""
     out: Path
     """Folder for the cohort."""
     cases: Annotated[int, Field(ge=1)] | None = None
-    """How many; a case is the same however many there are. All there are for remapped."""
+    """How many; a case is the same however many there are. All there are for remapped and deformed."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Other phantoms."""
     validation: Annotated[int, Field(ge=0)] = 0
     """How many of the cases before the test cases are for validation."""
     test: Annotated[int, Field(ge=0)] = 0
-    """How many of the last cases are for test. With neither, remapped keeps the splits of its cohort."""
+    """How many of the last cases are for test. With neither, remapped and deformed keep the splits of their cohort."""
     force: bool = False
     """Write into a folder that holds something, over files of the same names."""
     options: KindOptions = KindOptions()  # pyright: ignore[reportInvalidTypeForm]
@@ -126,7 +127,7 @@ def run(request: SynthesiseRequest, screen: Screen) -> int:
         raise ConfigurationError(
             "E-OUT-016", "exists already", file=request.out, do="choose another --out, or use --force"
         )
-    from anamorph.data.phantoms.kinds import synthesise
+    from anamorph.data.phantoms.kinds import ABOUT, synthesise
 
     with screen.progress() as progress:
         cohort = synthesise(
@@ -145,5 +146,8 @@ def run(request: SynthesiseRequest, screen: Screen) -> int:
     screen.say(
         f"{len(cohort.cases)} cases ({parts}), {len(cohort.scans)} scans ({modalities}), {len(cohort.listed)} pairs"
     )
+    found = json.loads((request.out / ABOUT).read_text(encoding="utf-8")).get("found", {})
+    if found:
+        screen.say(f"found: {', '.join(f'{name} {value:g}' for name, value in found.items())}")
     screen.say(f"written: {shown(request.out / 'cohort.csv')}")
     return 0

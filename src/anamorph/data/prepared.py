@@ -80,8 +80,8 @@ class PreparedCohort:
         """
         index = folder / "index.json"
         if not index.is_file():
-            found, do = "no such file", "run anamorph prepare to its end"
-            raise InputError("E-IO-001", found, file=index, expected="a prepared cohort", do=do)
+            found, do = "no index.json" if folder.is_dir() else "no such folder", "run anamorph prepare to its end"
+            raise InputError("E-IO-001", found, file=folder, expected="a prepared cohort", do=do)
         plan = load(Plan, folder / "plan.yaml")
         try:
             content = json.loads(index.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
 """What an evaluation runs: nothing, our engine, trained models, atlases, other people's tools, or what they left.
 
 A registrar takes the two images of a pair and gives a map from fixed to moving world points; a segmenter takes an image
-and gives labels on its grid. Both say what that cost.
+and gives labels on its grid. Both say what that cost. What translates: ``image_translators``.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def registering_model(model: Model, name: str) -> Registrar:
         peaks = [peak for peak in (before.peak_mib, cost.peak_mib) if peak is not None]
         return Registered(found.transform, before.seconds + cost.seconds, max(peaks, default=None), model.device.type)
 
-    return Registrar(name, run, _stamp(model))
+    return Registrar(name, run, stamp_of(model))
 
 
 @lru_cache(maxsize=64)
@@ -159,7 +159,7 @@ def segmenting_model(model: Model, name: str, *, consistency: bool = False) -> S
         scores = atlas_consistency(model, found.image) if consistency else ()
         return Segmented(found.labels, cost.seconds, cost.peak_mib, model.device.type, tuple(scores), atlas)
 
-    return Segmenter(name, run, f"{_stamp(model)} {consistency}")
+    return Segmenter(name, run, f"{stamp_of(model)} {consistency}")
 
 
 def segmenting_atlases(
@@ -199,7 +199,7 @@ def segmenting_atlases(
         return Segmented(found.labels, cost.seconds + spared, peak, where.type)
 
     parts = (part if isinstance(part, Model) else part.model_dump_json() for part in (registration, fusion))
-    words = [_stamp(part) if isinstance(part, Model) else part for part in parts]
+    words = [stamp_of(part) if isinstance(part, Model) else part for part in parts]
     files = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in _files_of(atlases)]
     return Segmenter(name, run, " ".join([*words, f"{select} {region} {where.type}", *files]))
 
@@ -232,8 +232,8 @@ def atlas_consistency(model: Model, image: Image) -> list[Score]:
     return inverse_consistency_scores(atlas, forward, grid.affine, inverse, grid.affine, names)
 
 
-def _stamp(model: Model) -> str:
-    """Weights, settings and kind of device."""
+def stamp_of(model: Model) -> str:
+    """What results of a model depend on: weights, settings and kind of device."""
     return f"{model.card.weights_sha256} {model.method.settings.model_dump_json()} {model.device.type}"
 
 

@@ -18,7 +18,7 @@ from typing import TypeVar, get_args
 import numpy as np
 
 from anamorph.data.cohort import Cohort, Pair, PairRule, Scan
-from anamorph.data.files import atomic_write, check_same_space, read, read_labels
+from anamorph.data.files import atomic_write, check_same_space, read, read_labels, read_mask
 from anamorph.data.image import Image, Labelmap, Landmarks
 from anamorph.data.landmark_files import paired, read_landmarks
 from anamorph.data.network_grid import counted_as
@@ -35,6 +35,7 @@ from anamorph.evaluation.metrics import FAILED
 from anamorph.evaluation.scores import Score, of_case
 from anamorph.evaluation.topology import topology_scores
 from anamorph.inference.contenders import Registered, Registrar, Segmented, Segmenter
+from anamorph.inference.image_translators import ImageTranslator, JudgedTranslation, Truth, true_map
 from anamorph.inference.warp import comparable, warp
 from anamorph.pairwise.register import Progress
 
@@ -44,7 +45,7 @@ OnCase = Callable[[str, str, Sequence[Score]], None]
 
 
 Item = TypeVar("Item", Pair, Scan)
-Contender = TypeVar("Contender", Registrar, Segmenter)
+Contender = TypeVar("Contender", Registrar, Segmenter, ImageTranslator)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,7 @@ def evaluate_registration(
     folder: Path,
     *,
     names: Mapping[int, str] | None = None,
+    count_as: Mapping[int, int] | None = None,
     progress: Progress | None = None,
     on_case: OnCase | None = None,
 ) -> list[Score]:
@@ -72,6 +74,7 @@ def evaluate_registration(
         registrars: by unlike names.
         folder: where finished rows are kept.
         names: the labels that are scored; by default all that both images have.
+        count_as: label -> the one that it counts as in both images.
         progress: told the share that is done.
         on_case: told each case, method and its scores.
     """
@@ -79,9 +82,46 @@ def evaluate_registration(
     def score(pair: Pair, registrar: Registrar) -> list[Score]:
         fixed, moving = _side(pair.fixed), _side(pair.moving)
         found = registrar.run(pair, fixed.image, moving.image)
-        return _registration(pair, fixed, moving, found, names) + _costs(found)
+        return _registration(pair, fixed, moving, found, names, count_as or {}) + _costs(found)
 
-    return _all(pairs, registrars, score, folder, progress, on_case)
+    more = f"count_as {sorted(count_as.items())}" if count_as else ""
+    return _all(pairs, registrars, score, folder, progress, on_case, more)
+
+
+def evaluate_translation(
+    pairs: Sequence[Pair],
+    translators: Sequence[ImageTranslator],
+    folder: Path,
+    *,
+    listed: Sequence[Pair] = (),
+    progress: Progress | None = None,
+    on_case: OnCase | None = None,
+) -> list[Score]:
+    """Translate the moving image of every pair by every method and compare it with the fixed one; rows as above.
+
+    The fixed image is brought to where the moving one lies, by the true map of the pair where one is known. Without one
+    both are taken to lie in one place, as scans of one session.
+
+    Args:
+        pairs: of two modalities of one case.
+        translators: by unlike names.
+        listed: pairs whose true maps may be known, among them those that are judged, or their reverse.
+        folder, progress, on_case: as in ``evaluate_registration``.
+    """
+
+    def score(pair: Pair, translator: ImageTranslator) -> list[Score]:
+        source, truth = truth_of(pair, listed)
+        found = translator.run(pair, source, truth)
+        return [*found.compared.scores, *_costs(found)]
+
+    return _all(pairs, translators, score, folder, progress, on_case, task="translate")
+
+
+def truth_of(pair: Pair, listed: Sequence[Pair]) -> tuple[Image, Truth]:
+    """The image of a pair that is translated, and what that is compared with; arguments as above."""
+    source, truth = (read(scan.image, modality=scan.modality) for scan in (pair.moving, pair.fixed))
+    mask = None if pair.moving.mask is None else read_mask(pair.moving.mask, source.grid)
+    return source, Truth(truth, true_map(pair, listed, source.grid, truth.grid), mask)
 
 
 def evaluate_segmentation(
@@ -157,15 +197,20 @@ def _all(
     progress: Progress | None,
     on_case: OnCase | None,
     more: str = "",
+    task: str = "",
 ) -> list[Score]:
-    """The scores of all items by all methods; ``more`` says what else is scored, which makes other rows void."""
+    """The scores of all items by all methods.
+
+    ``more`` says what else is scored, which makes other rows void; ``task`` what else one method may do with one item.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[Score] = []
     for done, (item, method) in enumerate((item, method) for item in items for method in methods):
         if progress is not None:
             progress("evaluate", done / (len(items) * len(methods)))
-        kept = folder / f"{_digest(item.name, method.name)[:24]}.json"
-        stamp = _digest(version("anamorph"), method.stamp, *_files(item), *filter(None, [more]))
+        kept = folder / f"{_digest(item.name, method.name, *filter(None, [task]))[:24]}.json"
+        files = _files(item, masks=task == "translate")
+        stamp = _digest(version("anamorph"), method.stamp, *files, *filter(None, [more, task]))
         found = _read_rows(kept, stamp)
         if found is None:
             found = of_case(_scores_or_failure(item, method, score), item.name, method.name)
@@ -199,7 +244,12 @@ def _side(scan: Scan) -> Side:
 
 
 def _registration(
-    pair: Pair, fixed: Side, moving: Side, found: Registered, names: Mapping[int, str] | None
+    pair: Pair,
+    fixed: Side,
+    moving: Side,
+    found: Registered,
+    names: Mapping[int, str] | None,
+    count_as: Mapping[int, int],
 ) -> list[Score]:
     grid = fixed.image.grid
     displacement = found.transform.displacement_on(grid)
@@ -208,12 +258,13 @@ def _registration(
     seen = comparable(fixed.image, moving.image, found.transform)
     labels: tuple[np.ndarray | None, np.ndarray | None] = None, None
     if fixed.labels is not None and moving.labels is not None:
-        labels = fixed.labels.data.numpy(), warp(moving.labels, found.transform, grid).data.numpy()
-        names = names or _names(fixed.labels.data.numpy(), moving.labels.data.numpy(), moving.labels, fixed.labels)
+        warped_labels = warp(moving.labels, found.transform, grid)
+        a, b, before = (counted_as(one.data.numpy(), count_as) for one in (fixed.labels, warped_labels, moving.labels))
+        labels, names = (a, b), names or _names(a, before, moving.labels, fixed.labels)
     points = None
     if fixed.landmarks is not None and moving.landmarks is not None:
-        a, b = paired(fixed.landmarks, moving.landmarks)
-        points = LandmarkPairs(a.points, b.points, a.names)
+        there, back = paired(fixed.landmarks, moving.landmarks)
+        points = LandmarkPairs(there.points, back.points, there.names)
     truth = None
     if pair.displacement is not None:
         truth = read_transform(pair.displacement, grid=grid).displacement_on(grid).astype(np.float64)
@@ -243,7 +294,7 @@ def _names(a: np.ndarray, b: np.ndarray, *labelmaps: Labelmap) -> dict[int, str]
     return {value: known.get(value, str(value)) for value in values}
 
 
-def _costs(found: Registered | Segmented) -> list[Score]:
+def _costs(found: Registered | Segmented | JudgedTranslation) -> list[Score]:
     if found.seconds is None:
         return []
     if found.device == "cuda":
@@ -251,10 +302,11 @@ def _costs(found: Registered | Segmented) -> list[Score]:
     return cost_scores(found.seconds, "cpu", found.peak_mib)
 
 
-def _files(item: Pair | Scan) -> Iterable[str]:
-    """The state of every file that a case's scores depend on."""
+def _files(item: Pair | Scan, masks: bool = False) -> Iterable[str]:
+    """The state of every file that a case's scores depend on, its masks among them or not."""
     scans = (item.fixed, item.moving) if isinstance(item, Pair) else (item,)
     paths = [path for scan in scans for path in (scan.image, scan.labels, scan.landmarks)]
+    paths += [scan.mask for scan in scans] if masks else []
     for path in [*paths, item.displacement if isinstance(item, Pair) else None]:
         if path is not None and path.exists():
             state = path.stat()

@@ -144,7 +144,8 @@ def _parsed(content: bytes, path: Path) -> dict[str, Any]:
 def first_problem(error: ValidationError) -> str:
     """The first thing that a model has against its values, and where."""
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return f"{'.'.join(map(str, problem['loc'])) or 'all of it'}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+    place, reason = ".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")
+    return f"{place}: {reason[:1].lower()}{reason[1:]}" if place else reason
 
 
 def unreadable(error: OSError, path: Path) -> InputError:

@@ -203,6 +203,8 @@ class SegmentationRequest(BaseModel):
             raise ValueError(
                 f"{', '.join(given)} would do nothing with {'atlases' if self.model is None else 'a model'}"
             )
+        if self.refine == 0 and self.lambda_ is not None:
+            raise ValueError("lambda would do nothing without a refinement")
         if self.scheduler is not None and self.workers is not None:
             raise ValueError("either --scheduler or --workers")
         if self.registration_settings is not None and self.registration not in (None, Path(PAIRWISE)):

@@ -43,9 +43,11 @@ from anamorph.inference.warp import warp
 from anamorph.methods.both_ways import OTHER
 from anamorph.methods.translation import Translation
 from anamorph.pairwise.register import Progress
-from anamorph.spatial.transform import Affine, resample
+from anamorph.spatial.transform import Affine, Transform, resample
 
 Scale = Literal["file", "prepared"]
+INSIDE = "inside the mask"
+"""Label of what is measured there alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +78,8 @@ class TranslationError:
     Args:
         truth: on the source's grid and the scale of the translation.
         error: the translation less the truth; 0 where it is not known.
-        scores: RMSE, PSNR and SSIM where both are known; of several channels each.
+        scores: RMSE, PSNR and SSIM where both are known, and of that inside the mask where there is one; of several
+            channels each.
     """
 
     truth: Image
@@ -151,14 +154,18 @@ def in_file(prepared: Float[Tensor, "..."], intensity: Intensity) -> tuple[Scale
     return ("file" if intensity.kind == "none" else "prepared"), prepared
 
 
-def compare_translation(model: Model, found: Translated, truth: Image) -> TranslationError:
-    """How far a translation is from the true image of the same patient and place.
+def compare_translation(
+    model: Model, found: Translated, truth: Image, *, transform: Transform | None = None, mask: Mask | None = None
+) -> TranslationError:
+    """How far a translation is from the true image of the same patient.
 
     Args:
         model: that translated.
         found: by it.
-        truth: of the translation's modality, on any grid in the same world; it is brought onto the source's, and its
-            intensities are prepared as those of the training were, though never measured in a mask.
+        truth: of the translation's modality, on any grid; it is brought onto the source's, and its intensities are
+            prepared as those of the training were, though never measured in a mask.
+        transform: source world -> the truth's world; one world if absent.
+        mask: on the source's grid.
 
     Raises:
         InputError: E-GEO-015, it lies elsewhere.
@@ -167,9 +174,9 @@ def compare_translation(model: Model, found: Translated, truth: Image) -> Transl
     _, values = in_file(normalise(truth.data, intensity, None, truth.valid), intensity)
     inside = torch.ones(1, *truth.grid.shape) if truth.valid is None else truth.valid[None].float()
     prepared = Image(values, truth.grid, found.image.modality, name=truth.name)
-    if not truth.grid.same_as(found.image.grid):
-        inside = resample(inside, truth.grid, found.image.grid)
-        prepared = warp(prepared, Affine.identity(truth.grid.ndim), found.image.grid)
+    if transform is not None or not truth.grid.same_as(found.image.grid):
+        inside = resample(inside, truth.grid, found.image.grid, transform)
+        prepared = warp(prepared, transform or Affine.identity(truth.grid.ndim), found.image.grid)
     known = (inside[0] > 0.5) & found.seen
     if not bool(known.any()):
         raise InputError(
@@ -181,6 +188,10 @@ def compare_translation(model: Model, found: Translated, truth: Image) -> Transl
     for number, (true, made) in enumerate(zip(prepared.data.numpy(), found.image.data.numpy(), strict=True)):
         label = "" if len(values) == 1 else f"channel {number}"
         scores += [replace(row, label=label) for row in channel_scores(true, made, known.numpy())]
+        if mask is not None:
+            label = f"{label}, {INSIDE}" if label else INSIDE
+            part = (known & mask.data).numpy()
+            scores += [replace(row, label=label) for row in channel_scores(true, made, part)]
     return TranslationError(prepared, Image(error, found.image.grid, name=truth.name), tuple(scores))
 
 

@@ -44,7 +44,7 @@ from anamorph.methods.atlas_istn_settings import (
     RefinementSettings,
 )
 from anamorph.methods.atlas_refinement import Refinement, normalised_smoothness, refine_cases
-from anamorph.methods.base import Batch, Domain, Method, computed
+from anamorph.methods.base import Batch, Domain, Method, MethodSettings, computed
 from anamorph.methods.schedule import Augmentation, Schedule
 from anamorph.methods.segmentation import (
     ProbabilityBatch,
@@ -133,6 +133,15 @@ class AtlasISTN(Method):
         self.register_buffer("epoch", torch.tensor(0))
 
     # -- training ------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def out_of_reach(cls, settings: MethodSettings, schedule: Schedule) -> str:
+        """The affine map."""
+        assert isinstance(settings, AtlasISTNSettings)
+        if settings.stn != "full" or settings.affine_from_epoch < schedule.epochs:
+            return ""
+        begin = f"affine_from_epoch is {settings.affine_from_epoch}"
+        return f"{begin}, and there are {schedule.epochs} epochs: no affine map is learnt; lower it, or say stn=svf"
 
     def networks_of(self, player: str) -> Sequence[nn.Module]:
         """Both networks; without those that no term reaches."""

@@ -122,6 +122,11 @@ class Method(nn.Module, ABC):
         """Whether items without labels teach it anything; by default those that register do."""
         return "register" in cls.tasks
 
+    @classmethod
+    def out_of_reach(cls, settings: MethodSettings, schedule: Schedule) -> str:
+        """What of the settings a training of this length never comes to, in words; empty by default."""
+        return ""
+
     @abstractmethod
     def networks_of(self, player: str) -> Sequence[nn.Module]:
         """The networks that a player's step changes, and no others."""

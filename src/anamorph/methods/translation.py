@@ -66,6 +66,8 @@ class TranslationSettings(MethodSettings):
     """Residual blocks of the translators."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Share of features that each of them leaves out in training."""
+    kernel: Literal[3, 5, 7] = 7
+    """Voxels an axis of the translators' first and last convolution."""
     discriminator_features: Count = 64
     """Of the first layer of the discriminators."""
     discriminator_layers: Count = 3
@@ -115,7 +117,7 @@ class Translation(Method):
         super().__init__(settings, domain)
         self.translation = settings
         self.modalities: dict[Side, str] = {"fixed": domain.modalities[0], "moving": domain.modalities[:2][-1]}
-        size = settings.features, settings.blocks, settings.dropout
+        size = settings.features, settings.blocks, settings.dropout, settings.kernel
         self.translators = nn.ModuleDict(
             {side: Translator(domain.ndim, domain.channels, *size) for side in self.targets}
         )

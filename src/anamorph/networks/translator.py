@@ -1,10 +1,10 @@
 """A residual network that makes an image of one modality out of one of another, in [-1, 1].
 
-    first     k7                                   ``features``
+    first     ``kernel``, k7                       ``features``
     down      2 convolutions k3, stride 2          doubled each time
     blocks    y = x + f(x)                         f: k3, ReLU, dropout, k3
     up        2 transposed convolutions k3, x2     halved each time
-    last      k7, tanh                             channels
+    last      ``kernel``, k7, tanh                 channels
 
 Instance normalisation without parameters follows each convolution but the last, and ReLU follows it, but at the end of
 a block; biases that it would take away again are left out. What lies outside an image is its border value. With 64
@@ -42,15 +42,19 @@ class Translator(nn.Module):
         features: at full resolution.
         blocks: at a quarter of it.
         dropout: share of the features that a block leaves out in training.
+        kernel: size of the first and the last convolution, odd.
     """
 
-    def __init__(self, ndim: int, channels: int, features: int = 64, blocks: int = 9, dropout: float = 0.5) -> None:
+    def __init__(
+        self, ndim: int, channels: int, features: int = 64, blocks: int = 9, dropout: float = 0.5, kernel: int = 7
+    ) -> None:
         super().__init__()
         convolution = Conv3d if ndim == 3 else nn.Conv2d
         transposed = ConvTranspose3d if ndim == 3 else nn.ConvTranspose2d
         widths = [features * 2**scale for scale in range(SCALES + 1)]
         self.multiples = [2**SCALES] * ndim
-        self.first = convolution(channels, features, 7, bias=False)
+        self.margin = kernel // 2
+        self.first = convolution(channels, features, kernel, bias=False)
         self.down = nn.ModuleList(
             convolution(fine, coarse, 3, stride=2, padding=1, bias=False) for fine, coarse in pairwise(widths)
         )
@@ -59,18 +63,18 @@ class Translator(nn.Module):
             transposed(coarse, fine, 3, stride=2, padding=1, output_padding=1, bias=False)
             for coarse, fine in pairwise(reversed(widths))
         )
-        self.last = convolution(features, channels, 7)
+        self.last = convolution(features, channels, kernel)
 
     def forward(self, image: ImageBatch) -> ImageBatch:
         """B C I J (K), -1 to 1, and so is what comes out."""
-        x = _activated(self.first(continued(pad_to_multiple(image, self.multiples), 3)))
+        x = _activated(self.first(continued(pad_to_multiple(image, self.multiples), self.margin)))
         for down in self.down:
             x = _activated(down(x))
         for block in self.blocks:
             x = block(x)
         for up in self.up:
             x = _activated(up(x))
-        return crop_to(torch.tanh(self.last(continued(x, 3))), image.shape[2:]).to(image.dtype)
+        return crop_to(torch.tanh(self.last(continued(x, self.margin))), image.shape[2:]).to(image.dtype)
 
 
 class ResidualBlock(nn.Module):

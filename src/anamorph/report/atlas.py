@@ -87,7 +87,7 @@ def _lead(atlas: Atlas) -> str:
 
 
 def _tiles(card: AtlasCard) -> Iterator[Tile]:
-    yield Tile("Cases", str(len(card.cases)), note=f"{len(card.left_out)} left out" if card.left_out else "all of them")
+    yield Tile("Cases", str(len(card.cases)), note=f"{len(card.left_out) or 'none'} left out")
     if not card.rounds:
         return
     last = card.rounds[-1]

@@ -211,6 +211,8 @@ def _value(cell: Cell | None, case: str, unit: str) -> str:
 def _heat(column: Column, cell: Cell | None, low: float, high: float) -> tuple[str, int | None]:
     if cell is None or not cell.summary.n:
         return "", None
-    share = (cell.summary.mean - low) / (high - low) if high > low else 0.5
+    if high == low:
+        return mean_and_sd(column, cell.summary), None
+    share = (cell.summary.mean - low) / (high - low)
     good = share if column.about.higher_is_better else 1 - share
     return mean_and_sd(column, cell.summary), round(good * (HEAT_STEPS - 1))

@@ -64,7 +64,7 @@ def sheet_of_cases(
         case, plain = cases[name], cases[name].view(plane)
         views = [_with(plain, case.truth, None, "")]
         for method in methods:
-            caption = _score(comparison, method, name)
+            caption = score_in_words(comparison, method, name)
             views.append(_with(plain, case.truth, case.found.get(method), caption))
         rows.append((f"{what}: {name} (numbers: {comparison.leading[0].title})", views))
     return draw_sheet("Cases", ("true", *methods), rows, names)
@@ -91,7 +91,7 @@ def _with(view: View, truth: Volume | None, found: Volume | None, caption: str) 
     return View(view.plane, view.image, view.window, truth, found, None, caption)
 
 
-def _score(comparison: Comparison, method: str, case: str) -> str:
+def score_in_words(comparison: Comparison, method: str, case: str) -> str:
     """The first metric of a method on a case."""
     column = comparison.leading[0]
     cell = column.cells.get(method)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -43,11 +44,13 @@ def draw_refinement(inputs: ReportInputs) -> Sheet | None:
 
 
 def objective(inputs: ReportInputs) -> Curve | None:
-    """What the refinement made smaller, by step; None where there was none."""
+    """What the refinement made smaller, by step, with the step that is kept; None where there was none."""
     losses = [loss for losses in inputs.loss_by_stage.values() for loss in losses]
     if not inputs.earlier_labels or len(losses) < 2:
         return None
-    return curve("objective", dict(enumerate(losses)), range(len(losses)))
+    kept = min(range(len(losses)), key=losses.__getitem__)
+    line = curve("objective", dict(enumerate(losses)), range(len(losses)), kept)
+    return replace(line, last=format_value(losses[kept]))
 
 
 def _mean_dice(inputs: ReportInputs, labels: Volume) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from matplotlib import colormaps
 
 from anamorph.report.contours import grid_lines, grid_step, outline, svg_path
 from anamorph.report.figures import FOREGROUND, LABEL_COLOURS, encode, to_grey, window_of
@@ -41,6 +42,7 @@ class View:
         truth, found: labelmaps whose outlines are drawn; None where there is none.
         displacement_mm: d I J (K), RAS mm, of which a deformed grid is drawn.
         caption: below it.
+        colours: of matplotlib, from the window's lower end to its upper one; grey if empty.
     """
 
     plane: Plane
@@ -50,6 +52,7 @@ class View:
     found: Volume | None = None
     displacement_mm: Volume | None = None
     caption: str = ""
+    colours: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ def changing_planes(
 def draw_sheet(
     title: str,
     heads: Sequence[str],
-    rows: Sequence[tuple[str, Sequence[View]]],
+    rows: Sequence[tuple[str, Sequence[View | None]]],
     names: Mapping[int, str],
     *,
     found_called: str = "found",
@@ -173,7 +176,7 @@ def draw_sheet(
     Args:
         title: for those who cannot see it.
         heads: of the columns, as many as the longest row has panels, or none.
-        rows: words above a row, and its panels.
+        rows: words above a row, and its panels; None leaves a place empty.
         names: label -> name; one label alone is green where it is true and red where it is found, several have
             colours of their own, and their truth is white.
         found_called: what the key calls the labels found.
@@ -189,10 +192,12 @@ def draw_sheet(
             y += TITLE
         tallest = 0.0
         for place, view in enumerate(views):
+            if view is None:
+                continue
             panel = _panel(view, MARGIN + place * (width + GAP), y, width, names, store)
             panels.append(panel)
             tallest = max(tallest, panel.height)
-        y += tallest + BELOW + (CAPTION if any(view.caption for view in views) else 0.0)
+        y += tallest + BELOW + (CAPTION if any(view is not None and view.caption for view in views) else 0.0)
     heads_at = tuple((MARGIN + place * (width + GAP) + width / 2, text) for place, text in enumerate(heads))
     key = _key(rows, names, found_called)
     return Sheet(title, round(y + 2, 1), store.pictures, store.paths, tuple(panels), heads_at, tuple(titles), key)
@@ -205,7 +210,8 @@ def _panel(view: View, x: float, y: float, width: float, names: Mapping[int, str
     size = wide_mm * scale, high_mm * scale
     pixel = plane.pixel_mm[0] * scale * FINE, plane.pixel_mm[1] * scale * FINE
     grey = to_grey(plane.cut(view.image), view.window)
-    uri = encode(np.repeat(grey[..., None], 3, axis=2), LARGEST_PICTURE, QUALITY)
+    pixels = colormaps[view.colours](grey)[..., :3] if view.colours else np.repeat(grey[..., None], 3, axis=2)
+    uri = encode(pixels, LARGEST_PICTURE, QUALITY)
     lines = []
     if view.displacement_mm is not None:
         mesh = svg_path(grid_lines(view.displacement_mm, plane, grid_step(plane.display)), pixel)
@@ -235,9 +241,9 @@ def _colour(place: int) -> str:
 
 
 def _key(
-    rows: Sequence[tuple[str, Sequence[View]]], names: Mapping[int, str], found_called: str
+    rows: Sequence[tuple[str, Sequence[View | None]]], names: Mapping[int, str], found_called: str
 ) -> tuple[tuple[float, str, str, str], ...]:
-    views = [view for _, row in rows for view in row]
+    views = [view for _, row in rows for view in row if view is not None]
     entries: list[tuple[str, str, str]] = []
     if any(view.found is not None for view in views):
         alone = len(names) == 1

@@ -8,11 +8,10 @@ from anamorph.report.figures import FOREGROUND, to_grey, window_of
 from anamorph.report.inputs import ReportInputs
 from anamorph.report.planes import Display, choose_planes
 from anamorph.report.sheet import Sheet, View, draw_sheet
+from anamorph.report.translation_sheets import ERRORS, largest_error
 
 TRANSLATED, TRUE, ERROR = "Translation", "True image", "Error"
 """Of ``further_images``; the error is the translation less the true image."""
-LARGEST = 99.5
-"""Percentile of the error's size that is white."""
 
 
 def draw_translation(inputs: ReportInputs) -> Sheet | None:
@@ -28,12 +27,14 @@ def draw_translation(inputs: ReportInputs) -> Sheet | None:
     made = window_of((images.get(TRUE, images[TRANSLATED]),), inputs.moving_modality)
     shown = [("Image", source, own), (TRANSLATED, images[TRANSLATED], made)]
     if TRUE in images and ERROR in images:
-        size = np.abs(images[ERROR])
-        largest = float(np.percentile(size, LARGEST))
-        shown += [(TRUE, images[TRUE], made), (f"{ERROR}, up to {largest:.3g}", size, (0.0, max(largest, 1e-6)))]
+        largest = largest_error([images[ERROR]])
+        shown += [(TRUE, images[TRUE], made), (f"{ERROR}, up to {largest:.3g}", np.abs(images[ERROR]), (0.0, largest))]
     display = Display(inputs.shape, inputs.affine).cropped_to([to_grey(source, own) > FOREGROUND])
     planes, rows = choose_planes(display, [], source), []
     for plane in planes:
-        views = [View(plane, image, window) for _, image, window in shown]
+        views = [
+            View(plane, image, window, colours=ERRORS if name.startswith(ERROR) else "")
+            for name, image, window in shown
+        ]
         rows.append((f"{plane.name} {plane.caption}" if len(planes) > 1 else "", views))
     return draw_sheet("An image and its translation", [name for name, _, _ in shown], rows, {})

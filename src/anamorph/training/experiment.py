@@ -26,11 +26,18 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from anamorph.data.cohort import Cohort, Pair
 from anamorph.data.configuration import merged
 from anamorph.errors import ConfigurationError, InputError
 from anamorph.evaluation.scores import Score
 from anamorph.inference import contenders
-from anamorph.inference.evaluate import chosen_pairs, evaluate_registration, evaluate_segmentation, spread
+from anamorph.inference.evaluate import (
+    chosen_pairs,
+    evaluate_registration,
+    evaluate_segmentation,
+    evaluate_translation,
+    spread,
+)
 from anamorph.inference.model_folder import Model, read_model
 from anamorph.inference.model_variants import changed_settings
 from anamorph.methods import METHODS
@@ -39,7 +46,7 @@ from anamorph.training.configuration import Machine, TrainingConfiguration, conf
 from anamorph.training.experiment_claim import claim
 from anamorph.training.experiment_cohort import Part, Progress, parts_of, prepared_for
 from anamorph.training.experiment_recipe import AtlasesRecipe, Experiment
-from anamorph.training.experiment_rows import Judged, segmenters, trained_rows
+from anamorph.training.experiment_rows import Judged, registrars, segmenters, translators
 from anamorph.training.loop import train
 
 OnCase = Callable[[str, str, Sequence[Score]], None]
@@ -158,32 +165,41 @@ def _evaluated(
 ) -> list[Score]:
     """The scores of all cases of a fold, or of all.
 
-    Registrations are judged by the labels as the files have them; segmentations by what was to be learnt.
+    Registrations are judged by the labels as the files have them but for ``count_as``, segmentations by what was to be
+    learnt, translations by the true images.
     """
-    judged, labels = experiment.evaluate, Judged.of(experiment, part)
-    names, known = labels.names, part.cohort.label_names
+    judged, cohort, rows = experiment.evaluate, part.cohort.of_split(experiment.evaluate.split), folder / "rows"
+    told: dict[str, Any] = {"progress": progress, "on_case": on_case}
+    if judged.task == "translate":
+        pairs = _pairs(experiment, cohort)
+        return evaluate_translation(pairs, translators(experiment, models), rows, listed=cohort.listed, **told)
+    labels, known = Judged.of(experiment, part), part.cohort.label_names
+    names = labels.names
     if names is not None:
         names = {**names, **{label: known.get(label, f"label {label}") for label in judged.also}}
-    told: dict[str, Any] = {"names": names, "progress": progress, "on_case": on_case}
-    cohort, rows = part.cohort.of_split(judged.split), folder / "rows"
+    told["names"] = names
     if judged.task == "register":
-        choice = judged.pairs
-        pairs = chosen_pairs(cohort, choice.rule, choice.fixed_modality, choice.moving_modality)
-        registrars = [
+        methods = [
             *(contenders.engine(name, device) for name in judged.methods),
             *(contenders.peer(name, threads, 3600.0) for name in judged.peers),
-            *(contenders.registering_model(model, name) for name, model in trained_rows(experiment, models).items()),
+            *registrars(experiment, models),
         ]
         if judged.also:  # rows without these labels would not do
-            registrars = [replace(one, stamp=f"{one.stamp} also {sorted(judged.also)}") for one in registrars]
-        pairs = [pair for pair in pairs if _wanted(pair.name, judged.groups)]
-        return evaluate_registration(spread(pairs, judged.most_items), registrars, rows, **told)
+            methods = [replace(one, stamp=f"{one.stamp} also {sorted(judged.also)}") for one in methods]
+        return evaluate_registration(_pairs(experiment, cohort), methods, rows, count_as=judged.count_as, **told)
     scans = [scan for scan in cohort.scans if scan.labels is not None and _wanted(scan.name, judged.groups)]
     scans = spread(scans, judged.most_items)
     consistency = any(metric.startswith(CONSISTENCY) for metric in judged.metrics)
     topology = any(metric.startswith(TOPOLOGY) for metric in judged.metrics)
-    methods = segmenters(experiment, folder, part, models, device, consistency=consistency)
-    return evaluate_segmentation(scans, methods, rows, learn_as=labels.learn_as, topology=topology, **told)
+    segmenting = segmenters(experiment, folder, part, models, device, consistency=consistency)
+    return evaluate_segmentation(scans, segmenting, rows, learn_as=labels.learn_as, topology=topology, **told)
+
+
+def _pairs(experiment: Experiment, cohort: Cohort) -> Sequence[Pair]:
+    """Those that are judged."""
+    judged, choice = experiment.evaluate, experiment.evaluate.pairs
+    pairs = chosen_pairs(cohort, choice.rule, choice.fixed_modality, choice.moving_modality)
+    return spread([pair for pair in pairs if _wanted(pair.name, judged.groups)], judged.most_items)
 
 
 def _wanted(name: str, groups: Mapping[str, str]) -> bool:
@@ -200,7 +216,8 @@ def configured(experiment: Experiment, folder: Path | None = None) -> dict[str, 
 
     Raises:
         ConfigurationError: E-CFG-010, settings or a schedule that do not fit; E-EVA-014, those of a row; E-EXP-008, a
-            training that cannot do what a row of atlases asks of it.
+            training that cannot do what a row of atlases asks of it; E-EXP-009, one in a table of translations that
+            does not translate.
     """
     found = {}
     for name, recipe in experiment.train.items():
@@ -225,10 +242,19 @@ def configured(experiment: Experiment, folder: Path | None = None) -> dict[str, 
         found[name] = configure(recipe.method, values)
     for name, row in experiment.rows.items():
         if row.atlases is None:
-            changed_settings(found[row.of or name].settings, row.settings)
+            for training in row.trainings(name).values():
+                changed_settings(found[training].settings, row.settings)
+                _check_task(name, training, METHODS[found[training].method], experiment.evaluate.task)
         else:
             _check_players(name, row.atlases, {training: METHODS[one.method] for training, one in found.items()})
     return found
+
+
+def _check_task(row: str, training: str, method: type[Method], task: str) -> None:
+    """Refuse a training that translates nothing where translations are judged."""
+    if task == "translate" and "translate" not in method.tasks:
+        found = f"row {row}: {training} does not translate"
+        raise ConfigurationError("E-EXP-009", found, expected="one that does, such as cocyclereg")
 
 
 def _check_players(row: str, atlases: AtlasesRecipe, methods: Mapping[str, type[Method]]) -> None:

@@ -23,9 +23,10 @@ from anamorph.evaluation.comparison import Comparison
 from anamorph.inference import contenders
 from anamorph.inference.model_folder import read_model
 from anamorph.pairwise.register import Progress
+from anamorph.training.cohort_recipe import CohortRecipe, Source
 from anamorph.training.experiment import model_of
 from anamorph.training.experiment_cohort import Part, parts_of
-from anamorph.training.experiment_recipe import CohortRecipe, Experiment, Source
+from anamorph.training.experiment_recipe import Experiment
 from anamorph.training.experiment_rows import Judged, segmenters
 
 FOLDER = "pictures"

@@ -16,14 +16,16 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from anamorph.data.files import atomic_write
 from anamorph.errors import ConfigurationError
+from anamorph.training.cohort_recipe import CohortRecipe
 from anamorph.training.configuration import LabelChoice, PairChoice
-from anamorph.training.experiment_recipe import CohortRecipe, Experiment, TrainingRecipe
+from anamorph.training.experiment_recipe import Experiment, TrainingRecipe
 from anamorph.training.preparation_settings import PreparationSettings
 
 MADE_BY_COHORT = (
     "cohort",
     "gathered",
     "remapped",
+    "deformed",
     "more",
     "prepared",
     "runs",

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from anamorph.data.cohort import Cohort, Scan
-from anamorph.data.cohort_files import read_cohort, safe_name, write_cohort
+from anamorph.data.cohort_files import NAME, read_cohort, safe_name, write_cohort
+from anamorph.data.cohort_selection import of_modalities, of_usual_contrast, with_merged_labels, without
 from anamorph.data.layouts import gathered
 from anamorph.data.phantoms.kinds import synthesise
 from anamorph.data.prepared import PreparedCohort
 from anamorph.errors import ConfigurationError, InputError
-from anamorph.training.experiment_recipe import CohortRecipe, Experiment, FilePattern, Gathering, Source, Synthesis
+from anamorph.training.cohort_recipe import CohortRecipe, FilePattern, Gathering, Source, Synthesis
+from anamorph.training.experiment_recipe import Experiment
 from anamorph.training.prepare import plan_for, prepare
 
 Progress = Callable[[str, float], None]
@@ -84,6 +86,9 @@ def _cohort(recipe: CohortRecipe, folder: Path, progress: Progress | None) -> Co
     if recipe.remap is not None:
         _make(recipe.remap, folder / "remapped", {"cohort": source}, progress)
         source = folder / "remapped"
+    if recipe.deform is not None:
+        _make(recipe.deform.phantoms, folder / "deformed", {"cohort": source}, progress)
+        source = folder / "deformed"
     cohort = read_cohort(source)
     for name, further in recipe.more.items():
         other = read_cohort(_source(further, folder / "more" / name, progress))
@@ -99,7 +104,7 @@ def _source(recipe: Source, folder: Path, progress: Progress | None) -> Path:
         assert recipe.synthesise is not None
         _make(recipe.synthesise, folder / "cohort", {}, progress)
         return folder / "cohort"
-    if not (folder / "gathered" / "cohort.csv").exists():
+    if not (folder / "gathered" / NAME).exists():
         (folder / "gathered").mkdir(parents=True, exist_ok=True)
         write_cohort(_gathered(recipe.gather, folder / "gathered"), folder / "gathered")
     return folder / "gathered"
@@ -125,7 +130,14 @@ def _gathered(recipe: Gathering, out: Path) -> Cohort:
     else:
         cohort = gathered(recipe.layout, folder, out)
     cohort = cohort if recipe.modality is None else cohort.renamed(recipe.modality)
+    cohort = of_modalities(cohort, recipe.modalities) if recipe.modalities else cohort
+    cohort = without(cohort, recipe.exclude)
+    if recipe.usual_contrast is not None:
+        cohort = of_usual_contrast(cohort, recipe.usual_contrast, recipe.usual_share)
+    cohort = with_merged_labels(cohort, recipe.merge, out / "merged") if recipe.merge else cohort
     cohort = cohort.with_test(recipe.test_cases) if recipe.test_cases else cohort
+    if recipe.validation_share + recipe.test_share:
+        return cohort.divided(validation=recipe.validation_share, test=recipe.test_share, seed=recipe.seed)
     return cohort.held_back(validation=recipe.validation, test=recipe.test)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, Field, JsonValue, ValidationError, model_validator
 
 from anamorph.data.cohort import Split
 from anamorph.data.configuration import merged, read_configuration, refusal
@@ -13,131 +13,11 @@ from anamorph.errors import ConfigurationError
 from anamorph.fusion.settings import FusionSettings
 from anamorph.inference.model_variants import INITIAL, ZERO
 from anamorph.pairwise.settings import PairwiseSettings
+from anamorph.training.cohort_recipe import STRICT, CohortRecipe, Name, Number
 from anamorph.training.configuration import LabelChoice, PairChoice
 from anamorph.training.prepare import PreparationSettings
 
 Scale = Literal["cpu", "paper"]
-STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-Number = Annotated[int, Field(ge=0)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+.-]*$")]
-"""Of a folder or a part of a case's name."""
-
-
-class FilePattern(BaseModel):
-    """Scans by the names of their files."""
-
-    model_config = STRICT
-
-    modality: Name
-    """Of all of them."""
-    image: str
-    """Below the folder, with one * for what tells the cases apart, as *_SS.nii.gz; without it a single case."""
-    labels: str | None = None
-    """Likewise, with the same in place of *."""
-    case: str = "*"
-    """Name of the case, where * stands for the same."""
-
-
-class Gathering(BaseModel):
-    """Real images, below the folder that ``ANAMORPH_DATA`` names."""
-
-    model_config = STRICT
-
-    layout: (
-        Literal[
-            "nnunet", "bids", "learn2reg", "chaos", "mmwhs", "ixi", "freesurfer", "first", "splits", "stacks", "folders"
-        ]
-        | None
-    ) = None  # fmt: skip
-    """How they lie there, as for ``anamorph gather``."""
-    files: tuple[FilePattern, ...] = ()
-    """Which they are, in place of a layout."""
-    folder: str
-    """Below ``ANAMORPH_DATA``."""
-    modality: str | None = None
-    """Of layouts that do not tell."""
-    test_cases: tuple[str, ...] = ()
-    """Patterns of the test cases' names."""
-    validation: Number = 0
-    """The last cases before those of the test."""
-    test: Number = 0
-    """The last cases."""
-
-    @model_validator(mode="after")
-    def _one(self) -> Gathering:
-        if (self.layout is None) == (not self.files):
-            raise ValueError("images are gathered either by a layout or by their files")
-        return self
-
-
-class Synthesis(BaseModel):
-    """Phantoms, as ``anamorph synthesise`` makes them."""
-
-    model_config = STRICT
-
-    kind: str
-    """Which."""
-    cases: Annotated[int, Field(ge=1)] | None = None
-    """How many."""
-    seed: Number = 0
-    """Of the phantoms."""
-    validation: Number = 0
-    """The last cases before those of the test."""
-    test: Number = 0
-    """The last cases."""
-    options: dict[str, JsonValue] = {}
-    """Of the kind."""
-
-
-class Source(BaseModel):
-    """Where cases come from."""
-
-    model_config = STRICT
-
-    gather: Gathering | None = None
-    """Real images."""
-    synthesise: Synthesis | None = None
-    """Phantoms."""
-
-    @model_validator(mode="after")
-    def _one(self) -> Source:
-        if (self.gather is None) == (self.synthesise is None):
-            raise ValueError("a cohort is either gathered or synthesised")
-        return self
-
-
-class FurtherCases(Source):
-    """Cases that join a cohort, all of one split, as those of another site."""
-
-    split: Split = "test"
-    """What they are used for."""
-
-
-class CohortRecipe(Source):
-    """All cases."""
-
-    remap: Synthesis | None = None
-    """A second modality for them, of kind remapped."""
-    more: dict[Name, FurtherCases] = {}
-    """Further cases; the name joins those of the cases: CASE_NAME. Phantoms have the cohort's kind and options where
-    they do not say otherwise."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _alike(cls, values: Any) -> Any:
-        """Kind and options of the first phantoms, handed on to further ones of that kind."""
-        match values:
-            case {"synthesise": {"kind": kind, **given}, "more": dict() as more}:
-                shared = {"synthesise": {"kind": kind, "options": given.get("options", {})}}
-            case _:
-                return values
-        handed_on = {}
-        for name, further in more.items():
-            match further:
-                case {"synthesise": dict() as phantoms} if phantoms.get("kind", kind) == kind:
-                    further = merged(shared, further)
-            handed_on[name] = further
-        return {**values, "more": handed_on}
 
 
 class TrainingRecipe(BaseModel):
@@ -198,6 +78,8 @@ class RowRecipe(BaseModel):
 
     of: str = ""
     """The training; the one of the row's name if empty."""
+    by_fixed: dict[str, str] = {}
+    """Modality of the fixed image, or of what is translated to -> training: of a method that learns one direction."""
     settings: dict[str, JsonValue] = {}
     """Of the method at test time, as far as they differ from the training's."""
     networks: dict[str, str] = {}
@@ -208,9 +90,21 @@ class RowRecipe(BaseModel):
 
     @model_validator(mode="after")
     def _one(self) -> RowRecipe:
-        if self.atlases is not None and (self.of or self.settings or self.networks):
+        if self.atlases is not None and (self.of or self.by_fixed or self.settings or self.networks):
             raise ValueError("a row is a trained method, or atlases")
+        if self.by_fixed and (self.of or self.networks):
+            raise ValueError("a row is of one training, or of one for each fixed modality with their own networks")
         return self
+
+    def trainings(self, name: str) -> dict[str, str]:
+        """Fixed modality -> training; one of the modality "" where it serves all of them; none of atlases.
+
+        Args:
+            name: of the row.
+        """
+        if self.atlases is not None:
+            return {}
+        return self.by_fixed or {"": self.of or name}
 
 
 class EvaluationRecipe(BaseModel):
@@ -218,8 +112,8 @@ class EvaluationRecipe(BaseModel):
 
     model_config = STRICT
 
-    task: Literal["register", "segment"] = "register"
-    """What the methods do."""
+    task: Literal["register", "segment", "translate"] = "register"
+    """What the methods do. translate: of each pair the moving image into the modality of the fixed one."""
     split: Split = "test"
     """Which cases."""
     pairs: PairChoice = PairChoice()
@@ -241,6 +135,9 @@ class EvaluationRecipe(BaseModel):
     """Structures that the tables show each by itself; their mean if empty."""
     also: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Labels by which registrations are judged besides those that are learnt."""
+    count_as: dict[int, int] = {}
+    """Labels that count as others where registrations are judged, as 14: 13 for an oedema with its tumour; what is
+    learnt is a matter of ``prepare``."""
     reference: str = ""
     """Method that every other is tested against; the best and second best if empty."""
 
@@ -286,14 +183,19 @@ class Experiment(BaseModel):
                     raise ValueError(f"row {name} segments by atlases; the task is {self.evaluate.task}")
                 continue
             sources = {source.partition(".")[0] for source in row.networks.values() if source not in (INITIAL, ZERO)}
-            if unknown := sorted({row.of or name, *sources} - self.train.keys()):
+            if unknown := sorted({*row.trainings(name).values(), *sources} - self.train.keys()):
                 raise ValueError(f"row {name} is of {unknown[0]!r}, which is not trained")
+            if row.by_fixed and self.evaluate.task == "segment":
+                raise ValueError(f"row {name} tells fixed modalities apart; the task is segment")
         if self.folds is not None and self.evaluate.split != "test":
             raise ValueError(f"of folds the test is judged, not {self.evaluate.split}")
-        if self.evaluate.task == "segment" and (self.evaluate.methods or self.evaluate.peers):
-            raise ValueError("methods and peers register; the task is segment")
-        if self.evaluate.task == "segment" and self.evaluate.also:
-            raise ValueError("also is about registration; segmentations are judged by what is learnt")
+        judged = self.evaluate
+        if judged.task != "register" and (judged.methods or judged.peers):
+            raise ValueError(f"methods and peers register; the task is {judged.task}")
+        about = [name for name in ("also", "count_as") if getattr(judged, name)]
+        if judged.task != "register" and about:
+            others = "translations by true images" if judged.task == "translate" else "segmentations by what is learnt"
+            raise ValueError(f"{about[0]} is about registration; {others}")
         counted = (self.prepare.learn_as or {}).values()
         if self.labels and (unknown := sorted(set(counted) - set(self.labels))):
             raise ValueError(f"labels count as {unknown[0]}, which is not learnt")

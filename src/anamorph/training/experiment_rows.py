@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from anamorph.data.network_grid import counted_as
 from anamorph.data.prepared import PreparedCohort
 from anamorph.errors import InputError
 from anamorph.inference import contenders
+from anamorph.inference.image_translators import ImageTranslator, by_fixed_modality, translating_model
 from anamorph.inference.model_folder import Model
 from anamorph.inference.model_variants import with_networks, with_settings
 from anamorph.training.experiment_cohort import Part
@@ -48,8 +49,10 @@ class Judged:
         return Judged(names, experiment.prepare.learn_as or {})
 
 
-def trained_rows(experiment: Experiment, models: Mapping[str, Model]) -> dict[str, Model]:
+def trained_rows(experiment: Experiment, models: Mapping[str, Model]) -> dict[str, dict[str, Model]]:
     """The trained methods of the table, each as its row has it; rows of atlases are none of them.
+
+    A row is one model for each fixed modality, or one of the modality "" for all.
 
     Raises:
         ConfigurationError: E-EVA-014, E-EVA-015, settings or networks that do not fit.
@@ -58,10 +61,37 @@ def trained_rows(experiment: Experiment, models: Mapping[str, Model]) -> dict[st
     for name, row in experiment.rows.items():
         if row.atlases is not None:
             continue
-        model = models[row.of or name]
-        model = with_networks(model, row.networks, models) if row.networks else model
-        found[name] = with_settings(model, row.settings) if row.settings else model
+        found[name] = {}
+        for modality, training in row.trainings(name).items():
+            model = models[training]
+            model = with_networks(model, row.networks, models) if row.networks else model
+            found[name][modality] = with_settings(model, row.settings) if row.settings else model
     return found
+
+
+def registrars(experiment: Experiment, models: Mapping[str, Model]) -> list[contenders.Registrar]:
+    """The trained methods of a table of registrations, in its order; errors as ``trained_rows``."""
+    return [
+        by_fixed_modality({key: contenders.registering_model(model, name) for key, model in found.items()}, name)
+        for name, found in trained_rows(experiment, models).items()
+    ]
+
+
+def translators(
+    experiment: Experiment, models: Mapping[str, Model], rows: Sequence[str] | None = None
+) -> list[ImageTranslator]:
+    """The trained methods of a table of translations, in its order; errors as ``trained_rows``.
+
+    Args:
+        experiment: whose task is to translate.
+        models: of its trainings.
+        rows: only these.
+    """
+    return [
+        by_fixed_modality({key: translating_model(model, name) for key, model in found.items()}, name)
+        for name, found in trained_rows(experiment, models).items()
+        if rows is None or name in rows
+    ]
 
 
 def segmenters(
@@ -95,7 +125,7 @@ def segmenters(
         if rows is not None and name not in rows:
             continue
         if row.atlases is None:
-            found.append(contenders.segmenting_model(trained[name], name, consistency=consistency))
+            found.append(contenders.segmenting_model(trained[name][""], name, consistency=consistency))
             continue
         recipe, registration, fusion = row.atlases, row.atlases.registration, row.atlases.fusion
         found.append(

@@ -93,13 +93,17 @@ class Task:
         return kind(self.configuration.settings, domain_of(self.plan))
 
     def warn_of_gaps(self) -> None:
-        """Say that nothing can be validated, or extra scans are of no use."""
+        """Say that nothing can be validated, that extra scans are of no use, or that the training ends too soon."""
         if not len(self.validation):
             found = "no validation items: the last weights are kept"
             warn("W-TRN-012", f"{found}, good or not; give some cases the split validation")
         if self.extra.scans and not len(self.extra):
             found = f"none of {len(self.extra.scans)} extra scans can be learnt from"
             warn("W-TRN-013", f"{found}; look at their labels, modalities and pairs")
+        configuration = self.configuration
+        found = METHODS[configuration.method].out_of_reach(configuration.settings, configuration.schedule)
+        if found:
+            warn("W-TRN-014", found)
 
     def facts(self, trained: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any]:
         """What the model's card tells."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from anamorph.data.cohort import Cohort
 from anamorph.data.layouts import (
     bids,
+    brats,
     chaos,
     first,
     folders,
@@ -14,6 +15,7 @@ from anamorph.data.layouts import (
     mask_stacks,
     mmwhs,
     nnunet,
+    patients,
     split_folders,
 )
 
@@ -23,9 +25,11 @@ LAYOUTS = {
     "learn2reg": learn2reg.read_layout,
     "chaos": chaos.read_layout,
     "mmwhs": mmwhs.read_layout,
+    "brats": brats.read_layout,
     "ixi": ixi.read_layout,
     "freesurfer": freesurfer.read_layout,
     "first": first.read_layout,
+    "patients": patients.read_layout,
     "splits": split_folders.read_layout,
     "stacks": mask_stacks.read_layout,
     "folders": folders.read_layout,
@@ -34,5 +38,5 @@ LAYOUTS = {
 
 def gathered(layout: str, folder: Path, out: Path) -> Cohort:
     """The cohort of a folder in a layout; what has to be written anew for it goes below ``out``."""
-    writing = {"stacks": mask_stacks.read_layout, "chaos": chaos.read_layout}
+    writing = {"stacks": mask_stacks.read_layout, "chaos": chaos.read_layout, "patients": patients.read_layout}
     return writing[layout](folder, out) if layout in writing else LAYOUTS[layout](folder)

@@ -62,7 +62,7 @@ def _files(folder: Path) -> Mapping[tuple[str, str], Path]:
     """Modality and case -> file."""
     found: dict[tuple[str, str], Path] = {}
     for modality, path in _all(folder):
-        key = modality, path.name[: -len(_suffix(path))]
+        key = modality, path.name[: -len(suffix_of(path))]
         if key in found:
             raise _refused(folder, f"{found[key].name} and {path.name} of one case", "one file a case")
         found[key] = path
@@ -78,11 +78,11 @@ def _all(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _is_data(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and bool(_suffix(path))
+    return path.is_file() and not path.name.startswith(".") and bool(suffix_of(path))
 
 
-def _suffix(path: Path) -> str:
-    """The longest known one that it has; empty where it has none."""
+def suffix_of(path: Path) -> str:
+    """The longest known ending that a file has; empty where it has none."""
     return next((suffix for suffix in reversed(SUFFIXES) if path.name.lower().endswith(suffix)), "")
 
 

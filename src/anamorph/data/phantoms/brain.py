@@ -95,8 +95,7 @@ class Brain(Phantom[BrainOptions]):
     def __init__(self, options: BrainOptions, seed: int) -> None:
         super().__init__(options, seed)
         scanner = Site(QUALITIES[options.scanner], FADED if options.scanner == "hard" else 1.0)
-        self.site = scanner if options.site is None else SITES[options.site]
-        self.quality = self.site.quality
+        self.sites = [SITES[name] for name in options.sites or filter(None, [options.site])] or [scanner]
         tissues, names = read_tissues(options.tissues) if options.tissues else ({}, {})
         if options.labelmap:
             self.sources = [from_file(path, tissues, options.contrast == "preset") for path in options.labelmap]
@@ -116,7 +115,7 @@ class Brain(Phantom[BrainOptions]):
 
     def case(self, index: int, split: Split | None = None) -> PhantomCase:
         """One subject; the scans after the first are deformed against it."""
-        source = self.sources[index % len(self.sources)]
+        source, site = self.sources[index % len(self.sources)], self.sites[index % len(self.sites)]
         grid = fine_grid(source.labels.grid, self.options.spacing)
         subject: Transform = subject_map(grid, self.generator(index, 0), self.options)
         points, to_template = source.landmarks.points, subject
@@ -128,7 +127,7 @@ class Brain(Phantom[BrainOptions]):
         for number, modality in enumerate(self.options.modalities):
             streams = self.generator(index, 2 + 2 * number), self.generator(index, 3 + 2 * number)
             moved = pair_map(grid, streams[1], self.options) if number else Affine.identity(3)
-            scan = self._scan(modality, source, grid, subject, moved, streams[0])
+            scan = self._scan(modality, source, grid, subject, moved, site, streams[0])
             landmarks = Landmarks(moved(points), source.landmarks.names)
             back = Chain((moved.inverse(), to_template)) if len(self.sources) == 1 else None
             scans.append(replace(scan, landmarks=landmarks, to_template=back))
@@ -142,7 +141,7 @@ class Brain(Phantom[BrainOptions]):
         source = self.sources[0]
         grid = fine_grid(source.labels.grid, self.options.spacing)
         still = Affine.identity(3)
-        scan = self._scan(self.options.modalities[0], source, grid, still, still, None)
+        scan = self._scan(self.options.modalities[0], source, grid, still, still, self.sites[0], None)
         return replace(scan, landmarks=source.landmarks, to_template=still)
 
     def _with_tumour(self, source: Source, rng: np.random.Generator) -> tuple[Source, Transform]:
@@ -161,23 +160,24 @@ class Brain(Phantom[BrainOptions]):
         fine: Grid,
         subject: Transform,
         moved: Transform,
+        site: Site,
         rng: np.random.Generator | None,
     ) -> PhantomScan:
         """A scan on ``fine``, or on thicker slices of it, of a subject that was moved; ideal without random numbers."""
         labels = source.labels.data.numpy()
-        grid = sliced(fine, self.quality)
+        grid, quality = sliced(fine, site.quality), site.quality
         drawing = np.random.default_rng(0) if rng is None else rng
         if self.options.contrast == "random":
             contrast = random_contrast(labels, drawing)
         else:
-            contrast = self._preset(modality, source, rng)
+            contrast = self._preset(modality, source, site, rng)
         where = subject(preimages(moved, fine.to_world(fine.voxels())))
         signal = signal_at(labels, source.labels.grid, where, contrast, drawing, 0.4 * self.options.spacing)
         found = labels_at(labels, source.labels.grid, where).reshape(fine.shape)
-        found = found[..., self.quality.slices // 2 :: self.quality.slices][..., : grid.shape[-1]]
-        image = averaged(signal.reshape(fine.shape), self.quality)
+        found = found[..., quality.slices // 2 :: quality.slices][..., : grid.shape[-1]]
+        image = averaged(signal.reshape(fine.shape), quality)
         if rng is not None:
-            image = magnetic_resonance(image, grid, rng, 16.0, 0.12, self.quality)
+            image = magnetic_resonance(image, grid, rng, 16.0, 0.12, quality)
         told = np.where(np.isin(found, UNTOLD), 0, found)
         brain = told > 0
         if not self.options.skull:
@@ -190,11 +190,11 @@ class Brain(Phantom[BrainOptions]):
             mask=Mask(torch.from_numpy(brain), grid),
         )
 
-    def _preset(self, modality: str, source: Source, rng: np.random.Generator | None) -> Contrast:
+    def _preset(self, modality: str, source: Source, site: Site, rng: np.random.Generator | None) -> Contrast:
         """The sequence's contrast, a little different in every scan and, less so, in every label."""
         own, other = COLUMN[modality], COLUMN[MIXED_WITH[modality]]
-        signal = {name: row[own] + self.site.weighting * (row[other] - row[own]) for name, row in TISSUES.items()}
-        grey, kept = signal["gm"], self.site.contrast
+        signal = {name: row[own] + site.weighting * (row[other] - row[own]) for name, row in TISSUES.items()}
+        grey, kept = signal["gm"], site.contrast
         drawn = {name: 1.0 if rng is None else float(np.exp(rng.normal(0, SCAN_SPREAD))) for name in TISSUES}
         contrast = {}
         for label, tissue in source.tissue_of.items():

@@ -44,12 +44,14 @@ class PhantomCase:
         scans: the first is the fixed one.
         truth: maps from the first scan's world to that of each other one; empty where they are not known.
         name, split: where they are given by what the case was made from.
+        back: maps from each other scan's world to that of the first, where pairs are listed both ways.
     """
 
     scans: tuple[PhantomScan, ...]
     truth: tuple[Transform, ...] = ()
     name: str = ""
     split: Split | None = None
+    back: tuple[Transform, ...] = ()
 
 
 class Phantom(ABC, Generic[KindOptions]):
@@ -70,6 +72,10 @@ class Phantom(ABC, Generic[KindOptions]):
     def template(self) -> PhantomScan | None:
         """What all subjects are deformations of, where there is such a thing."""
         return None
+
+    def found(self) -> Mapping[str, float]:
+        """What was found rather than given, to be told beside the options."""
+        return {}
 
     def generator(self, index: int, stream: int) -> np.random.Generator:
         """The random numbers for one purpose within one case."""

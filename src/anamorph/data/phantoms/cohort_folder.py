@@ -47,13 +47,15 @@ class CohortFolder:
     def add(self, case: PhantomCase, name: str, split: Split) -> None:
         """Write a case and its true maps."""
         scans = [self._write_scan(scan, name, split) for scan in case.scans]
-        pairs = [Pair(scans[0], moving) for moving in scans[1 : 1 + len(case.truth)]]
+        maps = [(0, number, truth) for number, truth in enumerate(case.truth, 1)]
+        maps += [(number, 0, back) for number, back in enumerate(case.back, 1)]
+        pairs = [Pair(scans[fixed], scans[moving]) for fixed, moving, _ in maps]
         if self.with_maps:
             for scan, phantom in zip(scans, case.scans, strict=True):
                 if phantom.to_template is not None:
                     self._write_map(phantom.to_template, f"{scan.name}-template", phantom)
-            for number, truth in enumerate(case.truth):
-                path = self._write_map(truth, pairs[number].name, case.scans[0])
+            for number, (fixed, _, truth) in enumerate(maps):
+                path = self._write_map(truth, pairs[number].name, case.scans[fixed])
                 pairs[number] = replace(pairs[number], displacement=path)
         self.scans += scans
         self.pairs += pairs

@@ -16,6 +16,7 @@ from anamorph.data.phantoms.abdominal_cohort import Abdomen
 from anamorph.data.phantoms.brain import Brain
 from anamorph.data.phantoms.case import Phantom
 from anamorph.data.phantoms.cohort_folder import CohortFolder
+from anamorph.data.phantoms.deformed import Deformed
 from anamorph.data.phantoms.heart import Heart
 from anamorph.data.phantoms.letter_b import LetterB
 from anamorph.data.phantoms.options import Options, options_for
@@ -31,6 +32,7 @@ KINDS: dict[str, Callable[[Any, int], Phantom]] = {
     "brain": Brain,
     "shapes": RandomShapes,
     "remapped": Remapped,
+    "deformed": Deformed,
 }
 """Kind -> what makes it of its options and a seed."""
 
@@ -104,6 +106,8 @@ def synthesise(
         "options": _without_folders(population.options.model_dump()),
         "labels": {str(label): name for label, name in population.label_names.items()},
     }
+    if found := population.found():
+        about["found"] = dict(found)
     with atomic_write(out / ABOUT) as part:
         part.write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return cohort

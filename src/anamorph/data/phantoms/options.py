@@ -142,6 +142,8 @@ class BrainOptions(Subjects, Pairs):
     site: Site | None = None
     """Whose scanner, in place of that: home (as routine), sister (the same sequence elsewhere), contrast (another
     weighting), noisy (a lower field) or thick (the same, and slices twice as thick)."""
+    sites: tuple[Site, ...] = ()
+    """Sites that the cases come from in turn, in place of one: a cohort that nobody has cleaned."""
     subcortical: bool = False
     """Label thalamus, caudate, putamen, pallidum, hippocampus and brain stem alone, as one structure."""
     subject_mm: NotNegative = 4.0
@@ -160,7 +162,9 @@ class BrainOptions(Subjects, Pairs):
         if len(self.modalities) == 1:
             self.refuse(Pairs.own_fields(), "each case has one scan")
         if self.site is not None:
-            self.refuse(["scanner"], "the site decides")
+            self.refuse(["scanner", "sites"], "the site decides")
+        if self.sites:
+            self.refuse(["scanner"], "the sites decide")
         if self.subcortical and self.tumour:
             raise ValueError("subcortical leaves no label for the tumour")
         return self
@@ -212,6 +216,40 @@ class RemappedOptions(Options):
     """Share of the training cases that keep their labels."""
 
 
+class Deformation(Options):
+    """An elastic deformation of one of the modalities of aligned images."""
+
+    modality: str = ""
+    """Which of its modalities is deformed while the others stay; the last by name if absent."""
+    control_mm: Positive = 40.0
+    """Distance between the control points of an elastic deformation, mm; those on the border stay."""
+    magnitude_mm: NotNegative | None = None
+    """How far control points move along each axis at most, mm; 10 where no Dice is asked for."""
+    smoothness_mm: Positive = 10.0
+    """Standard deviation of the Gaussian that smooths the elastic deformation, mm."""
+    dice: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Choose the magnitude at which this is the mean Dice of training labels before and after."""
+    judged: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Labels that together are the structure of that Dice; each by itself and their mean if absent."""
+    judged_cases: Annotated[int, Field(ge=1)] | None = None
+    """At most so many training cases are looked at for that Dice, the first by name; 20 if absent."""
+
+    @model_validator(mode="after")
+    def _check_dice(self) -> Deformation:
+        if self.dice is None and (self.judged or self.judged_cases):
+            raise ValueError("judged and judged_cases would change nothing: no Dice is asked for")
+        if self.dice is not None and self.magnitude_mm is not None:
+            raise ValueError("magnitude_mm would change nothing: the Dice decides")
+        return self
+
+
+class DeformedOptions(Deformation):
+    """Aligned images of a cohort, one modality of which is deformed elastically."""
+
+    cohort: Path
+    """cohort.csv, or its folder, of the images."""
+
+
 OPTIONS: dict[str, type[Options]] = {
     "letter_b": LetterBOptions,
     "abdomen": AbdomenOptions,
@@ -219,6 +257,7 @@ OPTIONS: dict[str, type[Options]] = {
     "brain": BrainOptions,
     "shapes": ShapesOptions,
     "remapped": RemappedOptions,
+    "deformed": DeformedOptions,
 }
 """Kind -> what can be asked of it."""
 

@@ -110,10 +110,11 @@ def original(scan: Scan, *, labelled: bool) -> PhantomScan:
     )
 
 
-def moved(scan: PhantomScan, truth: Transform) -> PhantomScan:
-    """A scan deformed by a map of its points."""
+def moved(scan: PhantomScan, truth: Transform, back: Transform | None = None) -> PhantomScan:
+    """A scan deformed by a map of its points, whose inverse ``back`` is found where it is not given."""
     grid = scan.image.grid
-    where = preimages(truth, grid.to_world(grid.voxels()))
+    points = grid.to_world(grid.voxels())
+    where = preimages(truth, points) if back is None else back(points)
     voxels = torch.from_numpy(np.ascontiguousarray(grid.to_voxel(where).T).reshape(grid.ndim, *grid.shape))
     data = sample(scan.image.data[None].double(), voxels[None], outside="border")[0].float()
 

@@ -1,0 +1,112 @@
+"""Trained models that translate, as an evaluation runs them: an image of a pair, made like the other one and judged.
+
+Of a pair the moving image is translated into the modality of the fixed one, so that a pair is told alike whether it is
+registered or translated. What comes out lies where the moving image does; so does the truth, brought there by the true
+map of the pair where that is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from anamorph.data.cohort import Pair
+from anamorph.data.image import Image, Mask
+from anamorph.data.transform_files import read_transform
+from anamorph.errors import InputError
+from anamorph.inference.contenders import Registrar, stamp_of
+from anamorph.inference.cost import measured
+from anamorph.inference.model_folder import Model
+from anamorph.inference.translate import Translated, TranslationError, compare_translation, translate_with
+from anamorph.spatial.grid import Grid
+from anamorph.spatial.transform import Transform
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What a translation is compared with.
+
+    Args:
+        image: of its modality.
+        transform: source world -> the image's world; one world if None.
+        mask: on the source's grid, of what is also judged by itself.
+    """
+
+    image: Image
+    transform: Transform | None = None
+    mask: Mask | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedTranslation:
+    """A translation beside the truth, and what it cost; None where that is not known."""
+
+    found: Translated
+    compared: TranslationError
+    seconds: float | None = None
+    peak_mib: float | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class ImageTranslator:
+    """One way to translate; as ``Registrar``, with a pair, its moving image, and the truth."""
+
+    name: str
+    run: Callable[[Pair, Image, Truth], JudgedTranslation]
+    stamp: str = ""
+
+
+Contender = TypeVar("Contender", Registrar, ImageTranslator)
+
+
+def translating_model(model: Model, name: str) -> ImageTranslator:
+    """A trained model for the moving image of a pair."""
+
+    def run(pair: Pair, source: Image, truth: Truth) -> JudgedTranslation:
+        with measured(model.device) as cost:
+            found = translate_with(model, source)
+        if found.image.modality != pair.fixed.modality:
+            made = f"{found.image.modality} out of {source.modality}"
+            raise InputError("E-EVA-018", made, expected=pair.fixed.modality, do="choose pairs of its modalities")
+        compared = compare_translation(model, found, truth.image, transform=truth.transform, mask=truth.mask)
+        return JudgedTranslation(found, compared, cost.seconds, cost.peak_mib, model.device.type)
+
+    return ImageTranslator(name, run, stamp_of(model))
+
+
+def by_fixed_modality(parts: Mapping[str, Contender], name: str) -> Contender:
+    """One contender for each fixed modality, under one name.
+
+    Args:
+        parts: modality -> contender; "" for all modalities that are not named.
+        name: in the tables.
+    """
+
+    def run(pair: Pair, *given: Any) -> Any:
+        part = parts.get(pair.fixed.modality) or parts.get("")
+        if part is None:
+            found = f"no training of {name} for the fixed modality {pair.fixed.modality}"
+            raise InputError("E-EVA-017", found, expected=" or ".join(parts))
+        return part.run(pair, *given)
+
+    stamp = " ".join(f"{modality} {part.stamp}".strip() for modality, part in parts.items())
+    return replace(next(iter(parts.values())), name=name, run=run, stamp=stamp)
+
+
+def true_map(pair: Pair, listed: Sequence[Pair], source: Grid, truth: Grid) -> Transform | None:
+    """Moving world -> fixed world, as the files have it; None where they have none.
+
+    Args:
+        pair: whose moving image is the source.
+        listed: pairs whose true maps may be known, this one or its reverse among them.
+        source, truth: grids of the moving and of the fixed image.
+    """
+    for one in (*listed, pair):
+        if one.displacement is not None and (one.fixed.name, one.moving.name) == (pair.moving.name, pair.fixed.name):
+            return read_transform(one.displacement, grid=source)
+    for one in (pair, *listed):
+        if one.displacement is not None and one.name == pair.name:
+            return read_transform(one.displacement, grid=truth).inverse()
+    return None

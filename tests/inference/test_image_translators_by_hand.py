@@ -1,0 +1,164 @@
+"""Translations judged over pairs: true maps either way round, masks, rows of two tasks, and what cannot be judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from anamorph.data.cohort import Pair, Scan
+from anamorph.data.files import write
+from anamorph.data.image import Image, Mask
+from anamorph.data.plan import Intensity, Plan
+from anamorph.data.transform_files import write_transform
+from anamorph.evaluation.scores import Score
+from anamorph.inference.contenders import engine
+from anamorph.inference.evaluate import evaluate_registration, evaluate_translation
+from anamorph.inference.image_translators import by_fixed_modality, translating_model, true_map
+from anamorph.inference.model_folder import Model
+from anamorph.inference.translate import INSIDE
+from anamorph.methods import METHODS
+from anamorph.spatial.grid import Grid
+from anamorph.spatial.transform import Affine, Field
+
+GRID = Grid((16, 14, 12), np.diag([3.0, 3.0, 4.0, 1.0]))
+WINDOWS = {name: Intensity(kind="window", low=0.0, high=high) for name, high in (("ct", 200.0), ("mr", 100.0))}
+SHIFT_MM = 6.0
+SMALL = {"features": 2, "blocks": 1, "discriminator_features": 2, "discriminator_layers": 1}
+METRICS = ["rmse", "psnr_db", "structural_similarity"]
+
+
+class Negative(nn.Module):
+    def forward(self, image: Tensor) -> Tensor:
+        return -image
+
+
+@pytest.fixture
+def negative(trained: Callable[..., Model], plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``negative("cyclegan")``: that method with ``Negative`` translators; ct is fixed, mr moving."""
+
+    def make(name: str) -> Model:
+        kind: Any = METHODS[name]
+
+        class Known(kind):
+            def __init__(self, settings: Any, domain: Any) -> None:
+                super().__init__(settings, domain)
+                self.translators = nn.ModuleDict({side: Negative() for side in self.targets})
+
+        monkeypatch.setitem(METHODS, f"negative-{name}", Known)
+        return trained(f"negative-{name}", plan(modalities=WINDOWS), **SMALL)
+
+    return make
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Pair:
+    """The MR shows the negative of the CT two voxels further along the first axis; it has a mask."""
+    mr = np.random.default_rng(0).uniform(0, 100, (18, 14, 12))
+    ct = np.zeros((16, 14, 12))
+    ct[:] = 200 - 2 * mr[2:]
+    write(Image.from_array(ct, GRID.affine), tmp_path / "ct.nii.gz")
+    write(Image.from_array(mr[:16], GRID.affine), tmp_path / "mr.nii.gz")
+    inside = torch.zeros(GRID.shape, dtype=torch.bool)
+    inside[4:12, 4:10, 4:8] = True
+    write(Mask(inside, GRID), tmp_path / "mask.nii.gz")
+    fixed = Scan("a", "ct", tmp_path / "ct.nii.gz")
+    return Pair(fixed, Scan("a", "mr", tmp_path / "mr.nii.gz", mask=tmp_path / "mask.nii.gz"))
+
+
+def shifted(path: Path, by_mm: float) -> Path:
+    """A map file: fixed point -> the moving point so far along the first axis."""
+    field = torch.zeros(3, *GRID.shape, dtype=torch.float64)
+    field[0] = by_mm
+    write_transform(Field(field, GRID), path)
+    return path
+
+
+def rows_of(found: list[Score], label: str = "") -> dict[str, float]:
+    assert [row.reason for row in found if row.metric == "failed"] == []
+    return {row.metric: row.value for row in found if row.label == label and row.metric in METRICS}
+
+
+@pytest.mark.parametrize("known", ["own", "reverse", "listed", "none"])
+def test_the_truth_is_brought_to_where_the_source_lies(negative: Any, pair: Pair, tmp_path: Path, known: str) -> None:
+    """CT point x is MR point x + 2 voxels. Away from the border the negative is then exact."""
+    forward = replace(pair, displacement=shifted(tmp_path / "forward.nii.gz", SHIFT_MM))
+    backward = Pair(pair.moving, pair.fixed, shifted(tmp_path / "backward.nii.gz", -SHIFT_MM))
+    judged = forward if known == "own" else pair
+    listed = {"reverse": (backward, forward), "listed": (forward,)}.get(known, ())
+    translator = translating_model(negative("cyclegan"), "negative")
+    found = evaluate_translation([judged], [translator], tmp_path / "rows", listed=listed)
+    assert {row.case for row in found} == {"a_ct-a_mr"}
+    assert {"seconds_cpu"} < {row.metric for row in found}
+    inside = rows_of(found, INSIDE)
+    assert list(inside) == list(rows_of(found)) == METRICS
+    if known == "none":
+        assert inside["rmse"] > 30
+    else:
+        assert inside["rmse"] < 0.01
+        assert inside["structural_similarity"] > 0.7  # its window looks beyond the mask, and there beyond the CT
+
+
+def test_maps_are_those_of_the_pair_before_any_other(pair: Pair, tmp_path: Path) -> None:
+    forward = replace(pair, displacement=shifted(tmp_path / "forward.nii.gz", 3.0))
+    other = Pair(replace(pair.moving, case="b"), replace(pair.fixed, case="b"), tmp_path / "none.nii.gz")
+    found = true_map(forward, (other,), GRID, GRID)
+    assert found is not None
+    np.testing.assert_allclose(found(GRID.centre[None]), GRID.centre[None] - [3.0, 0, 0], atol=1e-4)
+    assert true_map(pair, (other,), GRID, GRID) is None
+
+
+def test_rows_of_two_tasks_in_one_folder(negative: Any, pair: Pair, tmp_path: Path) -> None:
+    """A method of one name may register a pair and translate it."""
+    rows = tmp_path / "rows"
+    translator = translating_model(negative("cyclegan"), "none")
+    first = evaluate_translation([pair], [translator], rows)
+    evaluate_registration([pair], [engine("none")], rows)
+    assert len(list(rows.iterdir())) == 2
+    kept = {path: path.stat().st_mtime_ns for path in rows.iterdir()}
+    assert [str(row) for row in evaluate_translation([pair], [translator], rows)] == [str(row) for row in first]
+    assert {path: path.stat().st_mtime_ns for path in rows.iterdir()} == kept
+    inside = Mask(torch.ones(GRID.shape, dtype=torch.bool), GRID)
+    assert pair.moving.mask is not None
+    pair.moving.mask.unlink()
+    write(inside, pair.moving.mask)  # another mask, another row
+    again = evaluate_translation([pair], [translator], rows)
+    assert rows_of(again, INSIDE)["rmse"] != rows_of(first, INSIDE)["rmse"]
+    assert rows_of(again, INSIDE)["rmse"] == pytest.approx(rows_of(again)["rmse"])
+
+
+def test_a_training_for_each_fixed_modality(negative: Any, pair: Pair, tmp_path: Path) -> None:
+    """One that translates to CT alone serves pairs whose fixed image is a CT."""
+    part = translating_model(negative("nemar"), "inner")
+    one = by_fixed_modality({"ct": part}, "NeMAR")
+    assert (one.name, part.stamp in one.stamp) == ("NeMAR", True)
+    assert by_fixed_modality({"mr": part}, "NeMAR").stamp != one.stamp
+    backward = Pair(pair.moving, pair.fixed)
+    found = evaluate_translation([pair, backward], [one], tmp_path / "rows")
+    (failed,) = (row for row in found if row.metric == "failed")
+    assert (failed.case, failed.method) == ("a_mr-a_ct", "NeMAR")
+    assert failed.reason == "E-EVA-017: no training of NeMAR for the fixed modality mr, expected ct"
+    assert {row.case for row in found if row.metric == "rmse"} == {"a_ct-a_mr"}
+
+
+def test_a_model_that_makes_something_else_is_a_failure(negative: Any, pair: Pair, tmp_path: Path) -> None:
+    other = replace(pair, fixed=replace(pair.fixed, modality="pd"))
+    found = evaluate_translation([other], [translating_model(negative("nemar"), "one")], tmp_path / "rows")
+    assert [row.reason for row in found] == ["E-EVA-018: ct out of mr, expected pd; choose pairs of its modalities"]
+
+
+def test_pairs_that_lie_apart_are_failures(negative: Any, pair: Pair, tmp_path: Path) -> None:
+    away = GRID.affine.copy()
+    away[0, 3] = 900
+    write(Image.from_array(np.ones(GRID.shape), away), pair.fixed.image.with_name("away.nii.gz"))
+    other = replace(pair, fixed=replace(pair.fixed, image=pair.fixed.image.with_name("away.nii.gz")))
+    (failed,) = evaluate_translation([other], [translating_model(negative("nemar"), "one")], tmp_path / "rows")
+    assert failed.reason.startswith("E-GEO-015")
+    assert true_map(other, (), GRID, Grid(GRID.shape, away)) is None
+    assert Affine.identity(3)(GRID.centre[None]).shape == (1, 3)
