@@ -105,7 +105,11 @@ def test_validation_keeps_all_labels(many: PreparedCohort) -> None:
     ("method", "values", "line"),
     [
         ("segment", {}, "none of 24 training cases has labels, expected some with labels; show a share"),
-        ("macjnet", {"settings": SMALL, "pairs": WITHIN}, "none of 12 training pairs has labels, .*; train lapirn or"),
+        (
+            "macjnet",
+            {"settings": SMALL, "pairs": WITHIN},
+            "none of 12 training pairs has labels, .*; show a share .* or train lapirn",
+        ),
     ],
 )
 def test_no_labels_at_all_are_refused_where_a_network_segments(many: PreparedCohort, method, values, line) -> None:

@@ -242,9 +242,9 @@ def refuse_nothing(
     if teaching is not None and not teaching.any():
         sides = " on both sides" if items.any_labelled.any() else ""
         found = f"none of {len(items)} training {items.kind} has labels{sides}"
-        do = "train lapirn or voxelmorph, which need none" if items.kind == "pairs" else ""
-        if items.hidden:
-            do = "show a share of the labels above 0"
+        ways = ["show a share of the labels above 0"] * bool(items.hidden)
+        ways += ["train lapirn or voxelmorph, which need none"] * (items.kind == "pairs")
+        do = ", or ".join(ways)
         raise InputError("E-TRN-003", found, file=prepared.folder, expected="some with labels", do=do)
 
 
