@@ -108,7 +108,7 @@ def test_a_damaged_index_is_refused(written: Path, damage) -> None:
 
 def test_an_unfinished_folder_is_refused(written: Path) -> None:
     (written / "index.json").unlink()
-    with pytest.raises(InputError, match=r"E-IO-001: index.json: .* a prepared cohort"):
+    with pytest.raises(InputError, match=r"E-IO-001: prepared: no index.json, .* a prepared cohort"):
         PreparedCohort.open(written)
 
 

@@ -247,6 +247,12 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def file_state(path: Path) -> str:
+    """Name, size and time of the last change, which tell a file from what it was before; far quicker than its hash."""
+    state = path.stat()
+    return f"{path.name} {state.st_size} {state.st_mtime_ns}"
+
+
 def sha256(path: str | Path) -> str:
     """Hexadecimal digest of a file; two reads that differ mean that it was replaced in between."""
     digest = hashlib.sha256()

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from anamorph.data.cohort import Cohort, Scan, Split
-from anamorph.data.files import check_same_space, read, read_labels
+from anamorph.data.files import check_same_space, file_state, read, read_labels
 from anamorph.data.image import Image, Labelmap
 from anamorph.data.landmark_formats import listed
 from anamorph.errors import AnamorphError, AnamorphWarning, ConfigurationError, InputError, ResourceError, warn
@@ -200,5 +200,5 @@ def blurred(image: Image, width_mm: float) -> Image:
 
 def state_of(scan: Scan) -> str:
     """A scan's name and the state of its files, a change of which voids what was made of them."""
-    states = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in scan.files.values()]
+    states = [file_state(path) for path in scan.files.values()]
     return " ".join([scan.name, *states])

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from anamorph.data.cohort import Pair, Scan, subject_of
-from anamorph.data.files import read, read_labels
+from anamorph.data.files import file_state, read, read_labels
 from anamorph.data.image import Image, Labelmap
 from anamorph.data.network_grid import image_to_network
 from anamorph.data.transform_files import read_transform
@@ -200,7 +200,7 @@ def segmenting_atlases(
 
     parts = (part if isinstance(part, Model) else part.model_dump_json() for part in (registration, fusion))
     words = [stamp_of(part) if isinstance(part, Model) else part for part in parts]
-    files = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in _files_of(atlases)]
+    files = map(file_state, _files_of(atlases))
     return Segmenter(name, run, " ".join([*words, f"{select} {region} {where.type}", *files]))
 
 
@@ -282,8 +282,7 @@ def _state(folder: Path) -> str:
     """
     if not folder.is_dir():
         raise InputError("E-EVA-011", "no such folder", file=folder, expected="a folder with a file for each case")
-    files = ((path.name, path.stat()) for path in sorted(folder.iterdir()))
-    return " ".join(f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in files)
+    return " ".join(map(file_state, sorted(folder.iterdir())))
 
 
 def _stored(folder: Path, name: str, suffixes: Sequence[str]) -> Path:

@@ -18,7 +18,7 @@ from typing import TypeVar, get_args
 import numpy as np
 
 from anamorph.data.cohort import Cohort, Pair, PairRule, Scan
-from anamorph.data.files import atomic_write, check_same_space, read, read_labels, read_mask
+from anamorph.data.files import atomic_write, check_same_space, file_state, read, read_labels, read_mask
 from anamorph.data.image import Image, Labelmap, Landmarks
 from anamorph.data.landmark_files import paired, read_landmarks
 from anamorph.data.network_grid import counted_as
@@ -309,8 +309,7 @@ def _files(item: Pair | Scan, masks: bool = False) -> Iterable[str]:
     paths += [scan.mask for scan in scans] if masks else []
     for path in [*paths, item.displacement if isinstance(item, Pair) else None]:
         if path is not None and path.exists():
-            state = path.stat()
-            yield f"{path.name} {state.st_size} {state.st_mtime_ns}"
+            yield file_state(path)
 
 
 def _digest(*words: str) -> str:
