@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import permutations, product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from anamorph.data.image import Image
+from anamorph.data.cohort import Scan
+from anamorph.data.files import read, write
+from anamorph.data.image import Image, Labelmap
 from anamorph.data.plan import Intensity, Plan
 from anamorph.errors import AnamorphWarning, ConfigurationError, InputError, NumericalError
+from anamorph.inference.contenders import Segmenter, segmenting_model
+from anamorph.inference.evaluate import evaluate_segmentation
 from anamorph.inference.model_folder import Model
 from anamorph.inference.segment import segment_with
 from anamorph.spatial.grid import Grid
@@ -144,3 +149,37 @@ def test_dimensions_and_channels(trained: Trained, plan: MakePlan) -> None:
         segment_with(flat, image)
     with pytest.raises(InputError, match=r"E-MOD-005.*2 channels, expected 1"):
         segment_with(trained("threshold", plan(labels=LABELS)), Image(image.data.expand(2, -1, -1, -1), image.grid))
+
+
+def test_on_the_networks_grid_it_is_judged_by_the_truth_brought_there(
+    tmp_path: Path, trained: Trained, plan: MakePlan
+) -> None:
+    """A network in voxels of 4 mm, images in voxels of 2: what is lost between them is not its fault there."""
+    grid = centred((16, 16, 16), np.eye(3) * 2.0)
+    column = torch.zeros(16, 16, 16)
+    column[3:13, 3:14, 4:12] = 1
+    column[8:, 3:14, 4:12] *= 2
+    write(Image(column[None], grid), tmp_path / "image.nii.gz")
+    write(Labelmap(torch.tensor([0, 70, 3])[column.long()].int(), grid), tmp_path / "labels.nii.gz")
+    scan = Scan("case", "mr", tmp_path / "image.nii.gz", tmp_path / "labels.nii.gz")
+    model = trained("threshold", plan(labels=LABELS, spacing=(4.0,) * 3, shape=(8, 8, 8)))
+    here, there = (segmenting_model(model, "x", native=native) for native in (True, False))
+    assert here.stamp != there.stamp
+    found = there.run(scan, read(scan.image, modality="mr"))
+    assert found.truth is not None
+    assert found.truth.grid.shape == found.labels.grid.shape == (8, 8, 8)
+    assert found.truth.values() == found.labels.values() == [0, 3, 70]
+    assert here.run(scan, read(scan.image, modality="mr")).truth is None
+
+    def dice(segmenter: Segmenter) -> float:
+        rows = evaluate_segmentation([scan], [segmenter], tmp_path / "rows")
+        return next(row.value for row in rows if row.metric == "dice_mean")
+
+    agree = found.truth.data == found.labels.data
+    expected = [
+        2 * int((agree & (found.truth.data == label)).sum())
+        / int((found.truth.data == label).sum() + (found.labels.data == label).sum())
+        for label in (3, 70)
+    ]  # fmt: skip
+    assert dice(there) == pytest.approx(np.mean(expected))
+    assert dice(there) > dice(here)

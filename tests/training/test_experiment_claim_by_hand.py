@@ -183,6 +183,7 @@ def test_each_training_gets_what_its_method_learns_from(tmp_path: Path) -> None:
         (("train", "ct", "initial"), {"network": "joint.segmentation.ct"}, "ct begins with joint, which is trained la"),
         (("train", "ct", "initial"), {"network": "ct.network"}, "ct begins with ct, which is trained later"),
         (("evaluate", "task"), "segment", "also is about registration"),
+        (("evaluate", "grid"), "network", "grid is about segmentation"),
         (("labels",), [2], "labels count as 1, which is not learnt"),
     ],
 )

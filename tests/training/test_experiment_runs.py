@@ -97,7 +97,7 @@ def test_experiments_of_one_folder_have_one_cohort(scale: Scale, tmp_path: Path)
         for training, configuration in configured(experiment).items():
             values = configuration.model_dump()
             assert trainings.setdefault(training, values) == values, f"{training} of {path.stem}"
-    assert len(shared) == 8
+    assert len(shared) == 9
 
 
 def test_every_layout_can_be_gathered() -> None:

@@ -1,7 +1,7 @@
 """What an evaluation runs: nothing, our engine, trained models, atlases, other people's tools, or what they left.
 
 A registrar takes the two images of a pair and gives a map from fixed to moving world points; a segmenter takes an image
-and gives labels on its grid. Both say what that cost. What translates: ``image_translators``.
+and gives labels. Both say what that cost. What translates: ``image_translators``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import torch
 from anamorph.data.cohort import Pair, Scan, subject_of
 from anamorph.data.files import file_state, read, read_labels
 from anamorph.data.image import Image, Labelmap
-from anamorph.data.network_grid import image_to_network
+from anamorph.data.network_grid import image_to_network, labels_to_network
+from anamorph.data.plan import Plan
 from anamorph.data.transform_files import read_transform
 from anamorph.errors import ConfigurationError, InputError
 from anamorph.evaluation.consistency import inverse_consistency_scores
@@ -36,6 +37,7 @@ from anamorph.inference.register_model import aligned, learnt_aligned, register_
 from anamorph.inference.segment import segment_with
 from anamorph.methods.atlas_istn import AtlasISTN
 from anamorph.pairwise.settings import PairwiseSettings
+from anamorph.spatial.grid import Grid
 from anamorph.spatial.transform import Affine, Transform
 
 ENGINES = ("none", "rigid", "affine", "pairwise")
@@ -60,13 +62,14 @@ class Registered:
 
 @dataclass(frozen=True, eq=False)
 class Segmented:
-    """Labels on the image's own grid, and what they cost; None where that is not known.
+    """Labels, and what they cost; None where that is not known.
 
     Args:
         labels: what was found.
         seconds, peak_mib, device: the cost.
         scores: what else can be told of how they were found.
         atlas: the topology of each label of the method's atlas; empty where it has none.
+        truth: the true labels where ``labels`` lie; None where that is the image's own grid.
     """
 
     labels: Labelmap
@@ -75,6 +78,7 @@ class Segmented:
     device: str = "cpu"
     scores: tuple[Score, ...] = ()
     atlas: Mapping[int, Topology] = field(default_factory=dict)
+    truth: Labelmap | None = None
 
 
 @dataclass(frozen=True)
@@ -143,23 +147,31 @@ def _alignment(pair: Pair, device: str) -> tuple[Affine, Cost]:
     return found, cost
 
 
-def segmenting_model(model: Model, name: str, *, consistency: bool = False) -> Segmenter:
+def segmenting_model(model: Model, name: str, *, consistency: bool = False, native: bool = True) -> Segmenter:
     """A trained model for single images.
 
     Args:
         model: as it is to be used.
         name: in the tables.
         consistency: whether a map to an atlas is scored as well, which takes as long again.
+        native: whether it is judged on the image's own grid; if not, on the network's, with the truth brought there.
     """
     atlas = atlas_of(model).topology() if isinstance(model.method, AtlasISTN) else {}
 
     def run(scan: Scan, image: Image) -> Segmented:
         with measured(model.device) as cost:
-            found = segment_with(model, image)
+            found = segment_with(model, image, native=native)
         scores = atlas_consistency(model, found.image) if consistency else ()
-        return Segmented(found.labels, cost.seconds, cost.peak_mib, model.device.type, tuple(scores), atlas)
+        truth = None if native or scan.labels is None else _truth_on(found.labels.grid, scan.labels, model.card.plan)
+        return Segmented(found.labels, cost.seconds, cost.peak_mib, model.device.type, tuple(scores), atlas, truth)
 
-    return Segmenter(name, run, f"{stamp_of(model)} {consistency}")
+    return Segmenter(name, run, f"{stamp_of(model)} {consistency}{'' if native else ' on the network grid'}")
+
+
+def _truth_on(grid: Grid, file: Path, plan: Plan) -> Labelmap:
+    """True labels as a training with this plan sees them."""
+    values = torch.tensor([0, *plan.labels])
+    return Labelmap(values[labels_to_network(read_labels(file), plan, grid)], grid, names=plan.labels)
 
 
 def segmenting_atlases(

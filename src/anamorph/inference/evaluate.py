@@ -149,8 +149,8 @@ def evaluate_segmentation(
     def score(scan: Scan, segmenter: Segmenter) -> list[Score]:
         if scan.labels is None:
             raise ValueError("no labels to compare with")
-        truth = read_labels(scan.labels)
         found = segmenter.run(scan, read(scan.image, modality=scan.modality))
+        truth = found.truth or read_labels(scan.labels)
         check_same_space(truth.grid, found.labels.grid, scan.labels)
         a, b = counted_as(truth.data.numpy(), learn_as or {}), found.labels.data.numpy()
         called = names or _names(a, b, truth)

@@ -43,7 +43,8 @@ class Segmentation:
 
     Args:
         image: what was segmented.
-        labels: of every voxel of the image's own grid, with the values and names of the training's files.
+        labels: of every voxel of the image's own grid, or of the network's, with the values and names of the training's
+            files.
         probabilities: of the background and of every label of the plan in order, on the same grid, (1 + labels)
             I J (K); None unless asked for.
         seconds: time spent, by stage.
@@ -68,6 +69,7 @@ def segment_with(
     *,
     mask: Mask | str | Path | None = None,
     probabilities: bool = False,
+    native: bool = True,
     policy: ReadPolicy | None = None,
     max_memory: int | None = None,
     progress: Progress | None = None,
@@ -80,6 +82,7 @@ def segment_with(
             leaves no choice.
         mask: where intensities are measured, if the plan's content is "mask"; any grid.
         probabilities: whether to keep those as well.
+        native: whether labels are given on the image's own grid; if not, on the network's, where they are found.
         policy: how to read files.
         max_memory: bytes to stay within.
         progress: told of stages.
@@ -115,7 +118,7 @@ def segment_with(
         else:
             found = finite(fit.probabilities())
     with stages("labels"):
-        labels = labels_to_native(found, plan, grid, image.grid)
+        labels = labels_to_native(found, plan, grid, image.grid if native else grid)
         everything = _on(image.grid, found, grid) if probabilities else None
     _question(labels, found, grid)
     return Segmentation(image, labels, everything, stages.seconds, fit)

@@ -191,7 +191,8 @@ def _evaluated(
     scans = spread(scans, judged.most_items)
     consistency = any(metric.startswith(CONSISTENCY) for metric in judged.metrics)
     topology = any(metric.startswith(TOPOLOGY) for metric in judged.metrics)
-    segmenting = segmenters(experiment, folder, part, models, device, consistency=consistency)
+    native = judged.grid == "image"
+    segmenting = segmenters(experiment, folder, part, models, device, consistency=consistency, native=native)
     return evaluate_segmentation(scans, segmenting, rows, learn_as=labels.learn_as, topology=topology, **told)
 
 

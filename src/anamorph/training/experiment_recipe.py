@@ -122,6 +122,9 @@ class EvaluationRecipe(BaseModel):
     """At most so many pairs or cases, spread evenly over all; in each fold, where there are folds."""
     rows: dict[str, RowRecipe] = {}
     """Name in the table -> trained method or atlases; if empty every training, as it was trained."""
+    grid: Literal["image", "network"] = "image"
+    """Where segmentations are judged. network: on the grid of each row's network, with the truth brought there, as
+    papers do that resample their images beforehand. Pictures show the image's own."""
     groups: dict[Name, str] = {}
     """Name -> shell pattern of the cases' names in the scores, CASE_MODALITY or FIXED-MOVING: a table for each; one
     table of all if empty."""
@@ -181,6 +184,8 @@ class Experiment(BaseModel):
                     raise ValueError(f"row {name} is of {unknown[0]!r}, which is not trained")
                 if self.evaluate.task != "segment":
                     raise ValueError(f"row {name} segments by atlases; the task is {self.evaluate.task}")
+                if self.evaluate.grid == "network":
+                    raise ValueError(f"row {name} segments by atlases, which have no network's grid")
                 continue
             sources = {source.partition(".")[0] for source in row.networks.values() if source not in (INITIAL, ZERO)}
             if unknown := sorted({*row.trainings(name).values(), *sources} - self.train.keys()):
@@ -192,6 +197,8 @@ class Experiment(BaseModel):
         judged = self.evaluate
         if judged.task != "register" and (judged.methods or judged.peers):
             raise ValueError(f"methods and peers register; the task is {judged.task}")
+        if judged.task != "segment" and judged.grid != "image":
+            raise ValueError(f"grid is about segmentation; the task is {judged.task}")
         about = [name for name in ("also", "count_as") if getattr(judged, name)]
         if judged.task != "register" and about:
             others = "translations by true images" if judged.task == "translate" else "segmentations by what is learnt"

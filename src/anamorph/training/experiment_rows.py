@@ -103,6 +103,7 @@ def segmenters(
     *,
     rows: tuple[str, ...] | None = None,
     consistency: bool = False,
+    native: bool = True,
 ) -> list[contenders.Segmenter]:
     """What the rows of a table do, in their order.
 
@@ -113,7 +114,7 @@ def segmenters(
         models: of its trainings.
         device: to compute on.
         rows: only these.
-        consistency: as in ``contenders.segmenting_model``.
+        consistency, native: as in ``contenders.segmenting_model``.
 
     Raises:
         ConfigurationError: as ``trained_rows``.
@@ -125,7 +126,7 @@ def segmenters(
         if rows is not None and name not in rows:
             continue
         if row.atlases is None:
-            found.append(contenders.segmenting_model(trained[name][""], name, consistency=consistency))
+            found.append(contenders.segmenting_model(trained[name][""], name, consistency=consistency, native=native))
             continue
         recipe, registration, fusion = row.atlases, row.atlases.registration, row.atlases.fusion
         found.append(
