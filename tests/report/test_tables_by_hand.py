@@ -42,6 +42,7 @@ def printed(rows: list[dict[str, Any]], width: int = 80) -> str:
         (1234.5, "", "1234"),
         (-0.412, "", "-0.412"),
         (2.5e7, "", "2.5e+07"),
+        (129218.75, "mm3", "129219"),
     ],
 )
 def test_numbers_have_as_many_digits_as_mean_something(value: float | None, unit: str, text: str) -> None:

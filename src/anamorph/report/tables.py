@@ -105,7 +105,7 @@ def format_value(value: Number | None, unit: str = "") -> str:
     if value == 0 or isinstance(value, int):
         return f"{value:.0f}"
     size = abs(value)
-    if size < 0.1 or size >= 1e5:
+    if size < 0.1 or size >= 1e7:
         return f"{value:.2g}"
     decimals = 3 if size < 1 and not unit else 2 if size < 10 else 1 if size < 1000 else 0
     return f"{value:.{decimals}f}"
