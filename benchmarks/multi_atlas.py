@@ -11,9 +11,6 @@ up: cost does not know what they show, but joint fusion and the rest work where 
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import tempfile
 import threading
 import time
@@ -32,8 +29,9 @@ from anamorph.fusion import FusionSettings, fuse
 from anamorph.inference.multi_atlas import segment_by_atlases
 from anamorph.inference.multi_atlas_cache import Entry
 from anamorph.inference.multi_atlas_cases import Arrays
+from benchmarks.command import arguments_of, parser_of, write_page
 from benchmarks.processes import measure_alone, write_json
-from benchmarks.provenance import MIB, ROOT, hardware, resident
+from benchmarks.provenance import MIB, hardware, resident
 from benchmarks.tables import markdown_table, provenance_lines, shown
 
 ATLASES = (1, 2, 4, 8, 15)
@@ -225,21 +223,10 @@ def page(results: dict[str, Any]) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the CPU; all cores if left out")
-    parser.add_argument("--time-limit", type=float, default=7200.0, help="seconds that one process may take")
-    parser.add_argument("--quick", action="store_true", help="tiny images, for tests: the numbers mean nothing")
-    parser.add_argument("--out", type=Path, help="JSON file; benchmarks/results/multi_atlas.json if left out")
-    parser.add_argument("--child", nargs=2, metavar=("CASE", "FILE"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args(words)
-    if arguments.child:
-        text, file = arguments.child
-        write_json(Path(file), measure(Measurement(**json.loads(text))))
+    parser = parser_of(__doc__, time_limit=7200.0, devices=False)
+    arguments = arguments_of(parser, words, "multi_atlas", lambda values, _: measure(Measurement(**values)))
+    if arguments is None:
         return
-    if arguments.out is None:
-        if arguments.quick:
-            parser.error("--quick needs --out: its numbers are no results")
-        arguments.out = ROOT / "benchmarks/results/multi_atlas.json"
     results: dict[str, Any] = {"what": "segmentation by atlases", "hardware": hardware(), "rows": []}
     for case in measurements(arguments.threads, arguments.quick):
         row = in_own_process(case, arguments.time_limit)
@@ -247,9 +234,7 @@ def main(words: Sequence[str] | None = None) -> None:
         write_json(arguments.out, results)
         what = f"{case.kind} {case.fusion} {case.atlases} atlases {case.labels} labels"
         print(f"{what:48} {row['failure'] or 'done'}", flush=True)
-    text = page(results)
-    arguments.out.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(f"\n{text}")
+    write_page(arguments.out, page(results))
 
 
 if __name__ == "__main__":

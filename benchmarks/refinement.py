@@ -12,13 +12,9 @@ and lambda are the method's own, weights as first drawn, affine map and velociti
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import statistics
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -29,9 +25,10 @@ from anamorph.inference.cost import measured
 from anamorph.methods.atlas_istn import AtlasISTN, AtlasISTNSettings, RefinementSettings
 from anamorph.methods.atlas_refinement import refinement_objective
 from anamorph.methods.base import Domain
+from benchmarks.command import arguments_of, parser_of, write_page
 from benchmarks.processes import measure_alone, write_json
-from benchmarks.provenance import MIB, ROOT, hardware, resident
-from benchmarks.roofline import Counter, Operator, Peaks, elapsed, measure_peaks
+from benchmarks.provenance import MIB, hardware, resident
+from benchmarks.roofline import Counter, Operator, Peaks, measure_peaks, repeated
 from benchmarks.tables import markdown_table, provenance_lines, shown
 
 SIZES = (((64, 64), 1, 1), ((64, 64), 1, 16), ((64, 64, 64), 5, 1), ((64, 64, 64), 5, 4), ((128, 128, 128), 5, 1))
@@ -110,16 +107,14 @@ def measure(case: Case) -> dict[str, Any]:
     small = (16,) * len(case.shape)
     refine(case, method_for(small, case.labels).to(device), images_for(case, small), 1)
     method, images = method_for(case.shape, case.labels).to(device), images_for(case, case.shape)
-    seconds: list[float] = []
     if device.type == "cuda":  # kernels for these sizes are looked for at their first use
         refine(case, method, images, 1)
     with measured(device) as cost, torch.inference_mode():
-        while len(seconds) < (2 if case.quick else REPEATS) and sum(seconds) < SECONDS:
-            seconds.append(elapsed(lambda: refine(case, method, images, case.iterations), device))
+        repeats = 2 if case.quick else REPEATS
+        times = repeated(lambda: refine(case, method, images, case.iterations), device, repeats, SECONDS)
     whole = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else resident("VmHWM")
     return {
-        "seconds": {"median": statistics.median(seconds), "least": min(seconds), "most": max(seconds)},
-        "repeats": len(seconds),
+        **times,
         "peak_mib": None if cost.peak_mib is None else round(cost.peak_mib),
         "whole_mib": round(whole / MIB),
     }
@@ -242,34 +237,18 @@ def page(results: dict[str, Any]) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--devices", default="", help="cpu, cuda or cpu,cuda; all that there are if left out")
+    parser = parser_of(__doc__, time_limit=7200.0)
     sizes = [*dict.fromkeys(written(shape) for shape, *_ in SIZES)]
     parser.add_argument("--sizes", nargs="+", choices=sizes, default=(), help="all if left out")
     parser.add_argument("--iterations", type=int, default=ITERATIONS, help="of each refinement")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the CPU; all cores if left out")
-    parser.add_argument("--time-limit", type=float, default=7200.0, help="seconds that one process may take")
-    parser.add_argument("--quick", action="store_true", help="tiny images, for tests: the numbers mean nothing")
-    parser.add_argument("--out", type=Path, help="JSON file; benchmarks/results/refinement.json if left out")
-    parser.add_argument("--child", nargs=2, metavar=("CASE", "FILE"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args(words)
-    if arguments.child:
-        text, file = arguments.child
-        values = json.loads(text)
-        write_json(Path(file), run_case(Case(**values | {"shape": tuple(values["shape"])})))
+    arguments = arguments_of(parser, words, "refinement", lambda values, _: run_case(Case(**values)))
+    if arguments is None:
         return
-    if arguments.out is None:
-        if arguments.quick:
-            parser.error("--quick needs --out: its numbers are no results")
-        arguments.out = ROOT / "benchmarks/results/refinement.json"
-    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     what = "refinement of cases at test time by Atlas-ISTN, float32"
     results: dict[str, Any] = {"what": what, "hardware": hardware(), "peaks": [], "rows": []}
-    for device in arguments.devices.split(",") if arguments.devices else there:
+    for device in arguments.devices:
         measure_device(device, arguments, results)
-    text = page(results)
-    arguments.out.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(f"\n{text}")
+    write_page(arguments.out, page(results))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ a tensor is still in the cache.
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -104,6 +105,15 @@ def elapsed(action: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - begin
+
+
+def repeated(action: Callable[[], object], device: torch.device, most: int, limit: float) -> dict[str, Any]:
+    """Median, least and most seconds of up to ``most`` repeats; none begins ``limit`` seconds after the first."""
+    seconds: list[float] = []
+    while len(seconds) < most and sum(seconds) < limit:
+        seconds.append(elapsed(action, device))
+    spread = {"median": statistics.median(seconds), "least": min(seconds), "most": max(seconds)}
+    return {"seconds": spread, "repeats": len(seconds)}
 
 
 @torch.no_grad()

@@ -10,8 +10,6 @@ one pair: terms, gradients, optimiser. An inference is ``method.register``. Floo
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -26,9 +24,10 @@ from anamorph.methods import METHODS
 from anamorph.methods.base import Domain, Method
 from anamorph.training.distributed import Processes
 from anamorph.training.players import Players
+from benchmarks.command import arguments_of, parser_of, write_page
 from benchmarks.operator_shares import where_time_goes
 from benchmarks.processes import measure_alone, write_json
-from benchmarks.provenance import ROOT, hardware
+from benchmarks.provenance import hardware
 from benchmarks.roofline import Counter, Operator, Peaks, elapsed, measure_peaks
 from benchmarks.training_speed_page import page
 from benchmarks.waiting import measure_waiting
@@ -194,37 +193,19 @@ def measure_device(device: str, arguments: argparse.Namespace, results: dict[str
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--devices", default="", help="cpu, cuda or cpu,cuda; all that there are if left out")
+    parser = parser_of(__doc__, time_limit=1200.0)
     parser.add_argument("--methods", nargs="+", choices=NAMES, default=NAMES)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the CPU; all cores if left out")
-    parser.add_argument("--time-limit", type=float, default=1200.0, help="seconds that one process may take")
-    parser.add_argument("--quick", action="store_true", help="tiny images, for tests: the numbers mean nothing")
-    parser.add_argument("--out", type=Path, help="JSON file; benchmarks/results/training_speed.json if left out")
-    parser.add_argument("--child", nargs=2, metavar=("CASE", "FILE"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args(words)
-    if arguments.child:
-        text, file = arguments.child
-        values = json.loads(text)
-        case = Case(**values | {"shape": tuple(values["shape"])})
-        write_json(Path(file), run_case(case, Path(file).parent))
+    arguments = arguments_of(parser, words, "training_speed", lambda values, folder: run_case(Case(**values), folder))
+    if arguments is None:
         return
-    if arguments.out is None:
-        if arguments.quick:
-            parser.error("--quick needs --out: its numbers are no results")
-        arguments.out = ROOT / "benchmarks/results/training_speed.json"
-    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    devices = arguments.devices.split(",") if arguments.devices else there
     results: dict[str, Any] = {
         "what": "training step and inference, float32, batches of one pair, and waiting for data",
         "hardware": hardware(),
         **{kind: [] for kind in ("peaks", "rows", "waiting")},
     }
-    for device in devices:
+    for device in arguments.devices:
         measure_device(device, arguments, results)
-    text = page(results)
-    arguments.out.with_suffix(".md").write_text(text, encoding="utf-8")
-    print(f"\n{text}")
+    write_page(arguments.out, page(results))
 
 
 if __name__ == "__main__":
