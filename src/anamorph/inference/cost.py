@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,11 @@ def measured(device: torch.device | None = None) -> Iterator[Cost]:
 
 
 def _begin_anew() -> bool:
+    """Whether the system keeps a record that begins now."""
+    # What an earlier computation freed may still be held by the allocator, and would be used again unseen.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if CLEAR.exists() else None
+    if trim is not None:
+        trim(0)
     try:
         CLEAR.write_text(RESET_PEAK)
     except OSError:
