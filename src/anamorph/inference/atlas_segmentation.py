@@ -11,19 +11,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from anamorph.data.image import Labelmap
-from anamorph.data.network_grid import labels_to_native, network_transform
+from anamorph.data.network_grid import labels_to_native
 from anamorph.data.plan import Plan
 from anamorph.inference.atlas_folder import plan_grid
 from anamorph.inference.model_folder import Model
 from anamorph.methods.atlas_istn import AtlasISTN, AtlasTransformation
 from anamorph.methods.segmentation import probabilities_of_regressed
 from anamorph.spatial.grid import Grid
-from anamorph.spatial.transform import Transform
+from anamorph.spatial.transform import Affine, Chain, Transform, Velocity
 
 Probabilities = Float[Tensor, "classes *net"]
 
@@ -69,9 +70,7 @@ class AtlasFit:
     @cached_property
     def to_image(self) -> Transform:
         """Atlas -> image, world points in mm; the atlas lies where ``anamorph atlas export`` places it."""
-        with torch.inference_mode():
-            forward = replace(self.found).forward[0].float().cpu()
-        return network_transform(forward, plan_grid(self.plan), self.grid)
+        return world_map(self.found, plan_grid(self.plan), self.grid)
 
     def _fitted(self, transformation: AtlasTransformation) -> Probabilities:
         with torch.inference_mode():  # of a copy, else the maps would be kept as long as the fit
@@ -112,6 +111,25 @@ def fit_atlas(
             found = method.transformation(batch if logits is None else logits)
         logits = None if logits is None else logits.cpu()
     return AtlasFit(method, model.card.plan, grid, native, found, before, logits, losses)
+
+
+def world_map(found: AtlasTransformation, atlas: Grid, case: Grid) -> Chain:
+    """Phi = T o exp(v) from points of the atlas to those of the case, mm, with T everywhere and an exact inverse.
+
+    Args:
+        found: of one case.
+        atlas, case: the network's grid in either world.
+    """
+    linear = np.eye(atlas.ndim + 1) if found.matrix is None else found.matrix[0].double().cpu().numpy()
+    affine = Affine(case.affine @ linear @ atlas.inverse_affine)
+    velocity = found.velocity[0].float().cpu()
+    if not bool(velocity.any()):
+        return Chain((affine,))
+    halves = np.diag([*[2.0] * atlas.ndim, 1.0])
+    halves[:-1, -1] = 0.5  # where the middle of two voxels is
+    grid = Grid(tuple(velocity.shape[1:]), atlas.affine @ halves)
+    to_mm = torch.tensor(grid.affine[:-1, :-1]).to(velocity)
+    return Chain((Velocity(torch.tensordot(to_mm, velocity, dims=1), grid, found.squarings), affine))
 
 
 def _probabilities(regressed: Float[Tensor, "1 classes *net"]) -> Probabilities:
