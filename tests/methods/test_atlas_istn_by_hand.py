@@ -257,7 +257,7 @@ def test_without_l_s_the_segmentation_network_is_normalised_and_learns_by_the_ot
 
 def test_velocities_alone_and_an_affine_map_alone() -> None:
     batch = cases()
-    svf, affine = (begun(batch, stn=kind, affine_from_epoch=9) for kind in ("svf", "affine"))
+    svf, affine = (begun(batch, stn=kind) for kind in ("svf", "affine"))
     assert terms(svf) == ["segmentation", *WARPS, "smoothness"]
     found = svf.one_pass(batch["image"])
     assert found.matrix is None
@@ -335,6 +335,24 @@ def test_without_classes_there_is_nothing_to_learn() -> None:
 def test_settings_that_make_no_sense(values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         AtlasISTNSettings.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"fade_in_width": 10.0}, "fade_in_width"),
+        ({"atlas": "fixed", "update_rate": 0.1}, "update_rate"),
+        ({"atlas_seed": 1}, "atlas_seed"),
+        ({"stn_input": "images", "refinement": {"iterations": 3}}, "refinement"),
+        ({"supervised_segmentation": False, "refinement": {"smoothness": 3.0}}, "refinement"),
+        ({"stn": "affine", "weights": {"smoothness": 3.0}}, "weights.smoothness"),
+        ({"stn": "affine", "refinement": {"smoothness": 3.0}}, "refinement.smoothness"),
+    ],
+)
+def test_settings_that_a_variant_has_no_use_for(values: dict[str, Any], name: str) -> None:
+    with pytest.raises(ValidationError, match=f"{name} would do nothing with"):
+        AtlasISTNSettings.model_validate(values)
+
 
 
 def test_the_published_numbers_are_the_defaults() -> None:

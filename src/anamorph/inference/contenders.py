@@ -7,7 +7,7 @@ and gives labels. Both say what that cost. What translates: ``image_translators`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import torch
 from anamorph.data.cohort import Pair, Scan, subject_of
 from anamorph.data.files import file_state, read, read_labels
 from anamorph.data.image import Image, Labelmap
-from anamorph.data.network_grid import image_to_network, labels_to_network
+from anamorph.data.network_grid import labels_to_network
 from anamorph.data.plan import Plan
 from anamorph.data.transform_files import read_transform
 from anamorph.errors import ConfigurationError, InputError
@@ -26,8 +26,8 @@ from anamorph.evaluation.scores import Score
 from anamorph.evaluation.topology import Topology
 from anamorph.fusion.settings import FusionSettings
 from anamorph.inference.atlas_folder import atlas_of
+from anamorph.inference.atlas_segmentation import AtlasFit
 from anamorph.inference.cost import Cost, measured
-from anamorph.inference.model_domain import own_grid
 from anamorph.inference.model_folder import Model, read_model
 from anamorph.inference.multi_atlas import segment_by_atlases
 from anamorph.inference.multi_atlas_cases import RegionRule
@@ -36,6 +36,7 @@ from anamorph.inference.register import register, resolve_device
 from anamorph.inference.register_model import aligned, learnt_aligned, register_with
 from anamorph.inference.segment import segment_with
 from anamorph.methods.atlas_istn import AtlasISTN
+from anamorph.methods.both_ways import BothWays
 from anamorph.pairwise.settings import PairwiseSettings
 from anamorph.spatial.grid import Grid
 from anamorph.spatial.transform import Affine, Transform
@@ -52,12 +53,19 @@ JOBS = ("align", "register", "weigh")
 
 @dataclass(frozen=True, eq=False)
 class Registered:
-    """A map fixed world -> moving world, and what it cost; None where that is not known."""
+    """A map fixed world -> moving world, and what it cost; None where that is not known.
+
+    Args:
+        transform: the map.
+        seconds, peak_mib, device: the cost.
+        backward: the map moving world -> fixed world that was found beside it; None where but one is found.
+    """
 
     transform: Transform
     seconds: float | None = None
     peak_mib: float | None = None
     device: str = "cpu"
+    backward: Transform | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,9 +140,10 @@ def registering_model(model: Model, name: str) -> Registrar:
         with measured(model.device) as cost:
             found = register_with(model, fixed, moving, initial=start)
         peaks = [peak for peak in (before.peak_mib, cost.peak_mib) if peak is not None]
-        return Registered(found.transform, before.seconds + cost.seconds, max(peaks, default=None), model.device.type)
+        seconds, peak = before.seconds + cost.seconds, max(peaks, default=None)
+        return Registered(found.transform, seconds, peak, model.device.type, found.backward)
 
-    return Registrar(name, run, stamp_of(model))
+    return Registrar(name, run, f"{stamp_of(model)}{' both ways' if isinstance(model.method, BothWays) else ''}")
 
 
 @lru_cache(maxsize=64)
@@ -153,7 +162,7 @@ def segmenting_model(model: Model, name: str, *, consistency: bool = False, nati
     Args:
         model: as it is to be used.
         name: in the tables.
-        consistency: whether a map to an atlas is scored as well, which takes as long again.
+        consistency: whether the map to an atlas is scored as well.
         native: whether it is judged on the image's own grid; if not, on the network's, with the truth brought there.
     """
     atlas = atlas_of(model).topology() if isinstance(model.method, AtlasISTN) else {}
@@ -161,7 +170,7 @@ def segmenting_model(model: Model, name: str, *, consistency: bool = False, nati
     def run(scan: Scan, image: Image) -> Segmented:
         with measured(model.device) as cost:
             found = segment_with(model, image, native=native)
-        scores = atlas_consistency(model, found.image) if consistency else ()
+        scores = atlas_consistency(found.atlas) if consistency and found.atlas is not None else ()
         truth = None if native or scan.labels is None else _truth_on(found.labels.grid, scan.labels, model.card.plan)
         return Segmented(found.labels, cost.seconds, cost.peak_mib, model.device.type, tuple(scores), atlas, truth)
 
@@ -222,26 +231,16 @@ def _files_of(scans: Sequence[Scan]) -> Iterator[Path]:
         yield from (file for file in (scan.image, scan.labels) if file is not None)
 
 
-def atlas_consistency(model: Model, image: Image) -> list[Score]:
-    """MICE and IC-DSC of an image's map to a model's atlas and back, on the network's grid (Atlas-ISTN, table 6).
-
-    Args:
-        model: nothing is told of one that has no atlas, or whose answer is no map.
-        image: as it was segmented.
-    """
-    method, plan = model.method, model.card.plan
-    if not isinstance(method, AtlasISTN) or method.chosen.test == "itn":
-        return []
-    grid = own_grid(image, plan)
-    tensor = image_to_network(image, plan, grid)[None].to(model.device)
-    with torch.inference_mode():
-        found = method.refine(tensor).transformation if method.chosen.test == "refine" else method.one_pass(tensor)
-    forward, inverse = (
-        np.tensordot(grid.affine[:-1, :-1], field[0].double().cpu().numpy(), 1)
-        for field in (found.forward, found.inverse)
-    )
-    atlas, names = method.atlas_labels[0].double().cpu().numpy(), dict(enumerate(plan.labels.values(), 1))
-    return inverse_consistency_scores(atlas, forward, grid.affine, inverse, grid.affine, names)
+def atlas_consistency(fit: AtlasFit) -> list[Score]:
+    """MICE and IC-DSC of the map that brought the atlas to an image, on the network's grid (Atlas-ISTN, table 6)."""
+    linear = fit.grid.affine[:-1, :-1]
+    with torch.inference_mode():  # of a copy, else the maps would be kept as long as the fit
+        maps = replace(fit.found)
+        forward, inverse = (
+            np.tensordot(linear, field[0].double().cpu().numpy(), 1) for field in (maps.forward, maps.inverse)
+        )
+    atlas, names = fit.method.atlas_labels[0].double().cpu().numpy(), dict(enumerate(fit.plan.labels.values(), 1))
+    return inverse_consistency_scores(atlas, forward, fit.grid.affine, inverse, fit.grid.affine, names)
 
 
 def stamp_of(model: Model) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -79,7 +80,7 @@ class AtlasISTNSettings(MethodSettings):
     squarings: Annotated[int, Field(ge=1, le=12)] = 6
     """Of the integration."""
     affine_from_epoch: Annotated[int, Field(ge=0)] = 200
-    """Epochs before the affine map enters, of stn full."""
+    """Epochs before the affine map enters, of stn full; without it nothing waits for them."""
     fade_in_epoch: Annotated[float, Field(ge=0)] | None = None
     """Epoch at which omega is one half; if absent it is 1 throughout."""
     fade_in_width: Positive = 25.0
@@ -90,6 +91,9 @@ class AtlasISTNSettings(MethodSettings):
     """learnt: the mean of the cases. fixed: one of them, drawn by ``atlas_seed``."""
     update_rate: Annotated[float, Field(ge=0, le=1)] = 0.01
     """eta, of a learnt atlas at the end of each epoch."""
+    unbiased: bool = False
+    """Take the mean map of the cases out of what a learnt atlas is updated by, so that it comes to lie in the middle of
+    the cases wherever it began. Not in the paper."""
     atlas_seed: Annotated[int, Field(ge=0)] = 0
     """Of a fixed atlas."""
     weights: AtlasISTNWeights = AtlasISTNWeights()
@@ -117,9 +121,29 @@ class AtlasISTNSettings(MethodSettings):
             raise ValueError("stn_input images has no segmentation network to supervise or not")
         if not self.active:
             raise ValueError("at least one term of this variant has a weight above 0")
+        if self.unbiased and (self.atlas != "learnt" or not self.update_rate):
+            raise ValueError("unbiased is about an atlas that is learnt, with an update_rate above 0")
         if not self.segments and {self.test, self.validation} != {"one_pass"}:
             raise ValueError("without a segmentation network that learns from labels, test and validation are one_pass")
+        for why, name in self._idle():
+            raise ValueError(f"{name} would do nothing {why}")
         return self
+
+    def _idle(self) -> Iterator[tuple[str, str]]:
+        """Settings that were chosen and that this variant has no use for: why, and which."""
+        usual = {name: field.default for name, field in type(self).model_fields.items()}
+        unused = {
+            "without fade_in_epoch": () if self.fade_in_epoch is not None else ("fade_in_width",),
+            "with a fixed atlas": () if self.atlas == "learnt" else ("update_rate",),
+            "with a learnt atlas": () if self.atlas == "fixed" else ("atlas_seed",),
+            "without a segmentation network that learns from labels": () if self.segments else ("refinement",),
+        }
+        for why, names in unused.items():
+            yield from ((why, name) for name in names if getattr(self, name) != usual[name])
+        if self.stn == "affine":
+            for name in ("weights", "refinement"):
+                if getattr(self, name).smoothness != usual[name].smoothness:
+                    yield "with stn affine, which has no velocities", f"{name}.smoothness"
 
     @property
     def segments(self) -> bool:
