@@ -39,7 +39,8 @@ OUTPUTS = (
 class Run:
     """A run folder. As a context it collects warnings, and on an error writes ``run.json`` with its line.
 
-    Until it has finished, ``run.json`` says "running", so that a run that was killed is known by it.
+    Until it has finished, ``run.json`` says "running", so that a run that was killed is known by it. Files of the run
+    that it replaces stay until then; those that it does not write anew then go.
 
     Raises:
         InputError: E-IO-001, an input is not there.
@@ -58,6 +59,7 @@ class Run:
     warnings: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list, init=False)
 
     def __enter__(self) -> Run:
         self._refuse_inputs_here()
@@ -86,6 +88,8 @@ class Run:
 
         warnings.simplefilter("always", AnamorphWarning)
         warnings.showwarning = record
+        if found is not None:
+            self.replaced = _outputs_of(self.folder / "run.json")
         if found == "running":
             warn("W-OUT-001", "a run in this folder did not finish; its files are replaced", file=self.folder)
         self._write("running", None)
@@ -128,7 +132,11 @@ class Run:
         return self.folder / name
 
     def finish(self) -> None:
-        """Write ``run.json`` with status complete: the last file of a run."""
+        """Write ``run.json`` with status complete: the last file of a run. What it replaces is gone by then."""
+        for name in set(self.replaced) - set(self.outputs):
+            if (self.folder / name).is_file():
+                (self.folder / name).unlink()
+        self.replaced = []
         self._write("complete", None)
 
     def _write(self, status: str, error: Mapping[str, str] | None) -> None:
@@ -144,6 +152,7 @@ class Run:
             "environment": environment(),
             "warnings": self.warnings,
             "outputs": self.outputs,
+            **({"replaces": self.replaced} if self.replaced else {}),
         }
         text = json.dumps(record, indent=2, allow_nan=False, default=_plain)
         with atomic_write(self.folder / "run.json") as part:
@@ -185,3 +194,10 @@ def _status_of(record: Path) -> str | None:
     except (OSError, ValueError, AttributeError):
         return None
     return status if status in ("running", "failed", "complete") else None
+
+
+def _outputs_of(record: Path) -> list[str]:
+    """What a run, and unfinished ones before it, left beside its record; names that lead elsewhere are not believed."""
+    known = json.loads(record.read_text(encoding="utf-8"))
+    names = {str(name) for key in ("outputs", "replaces") for name in known.get(key) or ()}
+    return sorted(name for name in names if not Path(name).is_absolute() and ".." not in Path(name).parts)
