@@ -32,6 +32,8 @@ BYTES_PER_COMPARED_VOXEL = 80
 BYTES_PER_NETWORK_VOXEL = 1200
 """Feature maps of a network in use on a CPU, on its own grid: by default settings 400 (U-Net), 700 (VoxelMorph), 1000
 (DynUNet) and 1150 (LapIRN). A GPU has memory of its own."""
+BYTES_PER_CLASS = 45
+"""More, for each class of a segmentation: what the refinement of an atlas with 35 classes takes beyond one with 5."""
 
 LEAST_WORKING_VOXELS = 50_000
 
@@ -79,7 +81,12 @@ def fit_to_memory(
 
 
 def check_network_memory(
-    shape: Sequence[int], inputs: Sequence[Grid], device: torch.device, max_memory: int | None = None
+    shape: Sequence[int],
+    inputs: Sequence[Grid],
+    device: torch.device,
+    max_memory: int | None = None,
+    *,
+    classes: int = 0,
 ) -> None:
     """Refuse what a trained model cannot do within the memory.
 
@@ -88,12 +95,13 @@ def check_network_memory(
         inputs: the fixed and the moving grid, or the one that is segmented.
         device: where the network computes.
         max_memory: bytes allowed; None stands for those of the machine.
+        classes: that it tells apart.
 
     Raises:
         ResourceError: E-MEM-016.
     """
     budget = available_memory() if max_memory is None else max_memory
-    network = BYTES_PER_NETWORK_VOXEL * prod(shape) if device.type == "cpu" else 0
+    network = (BYTES_PER_NETWORK_VOXEL + BYTES_PER_CLASS * classes) * prod(shape) if device.type == "cpu" else 0
     voxels = [prod(grid.shape) for grid in inputs]
     outputs = sum(
         each * count for each, count in zip((BYTES_PER_FIXED_VOXEL, BYTES_PER_MOVING_VOXEL), voxels, strict=False)

@@ -102,7 +102,7 @@ def segment_with(
     plan = model.card.plan
     image = admitted(model, image if isinstance(image, Image) else read(image, policy))
     where = None if mask is None else mask_for(image, mask, plan, policy)
-    check_network_memory(plan.shape, (image.grid,), model.device, max_memory)
+    check_network_memory(plan.shape, (image.grid,), model.device, max_memory, classes=len(plan.labels))
     refuse_flat(image)
     question_alignment(model, image)
     stages = Stages(progress)
