@@ -1,6 +1,6 @@
 """Seconds and memory of a segmentation by atlases: by their number, and by the number of labels.
 
-    python -m benchmarks.multi_atlas            # some minutes
+    python -m benchmarks.multi_atlas            # half an hour
     python -m benchmarks.multi_atlas --quick --out FILE
 
 Each measurement is a process of its own. A *segmentation* is all of it, from files to labels, by the pairwise engine
@@ -35,6 +35,8 @@ from benchmarks.provenance import MIB, hardware, resident
 from benchmarks.tables import markdown_table, provenance_lines, shown
 
 ATLASES = (1, 2, 4, 8, 15)
+MANY_LABELLED = (1, 4, 15)
+"""Atlases of 138 labels in a whole segmentation."""
 FUSED = (5, 15, 60)
 LABELS = (5, 138)
 FUSIONS = ("majority", "local", "joint")
@@ -168,7 +170,11 @@ def measurements(threads: int, quick: bool) -> list[Measurement]:
     """All of them."""
     if quick:
         return [Measurement(kind, "majority", 2, 5, QUICK_EDGE, threads) for kind in ("segmentation", "fusion")]
-    rows = [Measurement("segmentation", "joint", count, 5, EDGE, threads) for count in ATLASES]
+    rows = [
+        Measurement("segmentation", "joint", count, labels, EDGE, threads)
+        for labels, counts in ((LABELS[0], ATLASES), (LABELS[1], MANY_LABELLED))
+        for count in counts
+    ]
     return rows + [
         Measurement("fusion", name, count, labels, FUSED_EDGE, threads)
         for name in FUSIONS

@@ -37,6 +37,17 @@ def test_it_measures_and_writes_a_page(tmp_path: Path, monkeypatch: pytest.Monke
     assert "| majority, 16^3 voxels | 2 | 5 |" in text
 
 
+def test_whole_segmentations_and_fusions_have_few_labels_and_many() -> None:
+    rows = multi_atlas.measurements(1, quick=False)
+    assert len(set(rows)) == len(rows)
+    for kind in ("segmentation", "fusion"):
+        counts = {
+            labels: {row.atlases for row in rows if (row.kind, row.labels) == (kind, labels)} for labels in (5, 138)
+        }
+        assert len(counts[138]) >= 3
+        assert counts[138] <= counts[5]
+
+
 def test_what_one_more_atlas_costs_is_the_slope() -> None:
     rows = [{"atlases": n, "seconds": 3.0 + 2.0 * n, "peak_mib": 100, "failure": None} for n in (1, 2, 4)]
     assert slope(rows, "seconds") == pytest.approx(2)

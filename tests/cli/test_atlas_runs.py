@@ -67,10 +67,20 @@ def test_a_build_leaves_its_files_and_names_what_it_left_out(built: Path, anamor
     assert list(card["left_out"]) == ["d_mr"]
     record = json.loads((built / "run.json").read_text())
     assert record["status"] == "complete"
+    assert {"atlas_image.nii.gz", "atlas_labels.nii.gz", "atlas_probabilities_2.nii.gz", "report.html"} <= {
+        *record["outputs"]
+    }
     assert any("W-ATL-001" in line for line in record["warnings"])
     assert (built / "report.html").read_text().count("<svg") > 3
     ended = anamorph("atlas", "build", cohort, "--out", built, *FAST)
     assert (ended.code, "E-OUT-016" in ended.err) == (2, True)
+
+
+def test_a_build_into_its_cohort_is_refused(cohort: Path, anamorph: Run) -> None:
+    before = sorted(cohort.iterdir())
+    ended = anamorph("atlas", "build", cohort, "--out", cohort, *FAST)
+    assert (ended.code, "E-OUT-004" in ended.err) == (2, True)
+    assert sorted(cohort.iterdir()) == before
 
 
 def test_show_tells_the_facts_and_writes_the_page(built: Path, anamorph: Run, tmp_path: Path) -> None:

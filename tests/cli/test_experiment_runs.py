@@ -136,7 +136,7 @@ def read_case() -> Case:
     return Case(image, np.eye(3), None, (image > 40).astype(np.int32))
 
 
-def test_an_experiment_that_registers_has_means_and_no_cases(tmp_path: Path) -> None:
+def test_an_experiment_that_registers_has_means_and_pairs(tmp_path: Path) -> None:
     text = """
 title: Tiny
 cohort:
@@ -153,7 +153,8 @@ scales:
     command = ["experiment", str(file), "--out", str(tmp_path / "out"), "--results", str(tmp_path / "results")]
     assert main([*command, "--quiet"]) == 0
     names = {path.name.removeprefix("tiny_cpu") for path in (tmp_path / "results/paper").iterdir()}
-    assert names == {".md", ".json", ".csv", "_means.svg"}
+    assert names == {".md", ".json", ".csv", "_means.svg", "_cases.svg"}
     page = (tmp_path / "out/report.html").read_text()
+    assert ">grid of the moving image<" in page
     assert 'href="comparison.html"' in page
     assert 'href="runs/vxm/report.html"' in page

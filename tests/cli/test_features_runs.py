@@ -12,6 +12,7 @@ import torch
 from anamorph.cli.main import VERBS
 from anamorph.data.files import read
 from anamorph.losses.feature_maps import feature_map
+from anamorph.losses.log_polar import LogPolarBins
 
 Run = Callable[..., Any]
 
@@ -38,10 +39,12 @@ def test_maps_and_a_picture(pair: Any, tmp_path: Path, anamorph: Run) -> None:
 
 
 def test_settings_change_the_maps(pair: Any, tmp_path: Path, anamorph: Run) -> None:
-    flags = ["--descriptor", "macmind", "--distance", "1", "--patch-size", "3", "--alphas", "1"]
+    flags = ["--descriptor", "macmind", "--distance", "1", "--patch-size", "3", "--alphas", "1", "--window", "3"]
+    flags += ["--radii", "1", "--heights", "3"]
     assert anamorph("features", pair.fixed, "--out", tmp_path / "one", *flags).code == 0
     assert {path.name for path in (tmp_path / "one").iterdir()} == {"fixed_macmind.nii.gz", "features.svg"}
-    expected = feature_map(read(pair.fixed).data[None], "macmind", distance=1, patch_size=3, alphas=(1.0,))
+    image, bins = read(pair.fixed).data[None], LogPolarBins(3, 8, 1, 3)
+    expected = feature_map(image, "macmind", distance=1, patch_size=3, alphas=(1.0,), bins=bins)
     found = read(tmp_path / "one" / "fixed_macmind.nii.gz").data[None]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
@@ -50,6 +53,9 @@ def test_settings_change_the_maps(pair: Any, tmp_path: Path, anamorph: Run) -> N
     ("flags", "code", "exit_code"),
     [
         (["--patch-size", "4"], "E-CFG-010", 2),
+        (["--alphas", "0", "0"], "E-CFG-010", 2),
+        (["--window", "4"], "E-CFG-010", 2),
+        (["--window", "3"], "E-CFG-010", 2),
         (["--descriptor", "mind", "mind"], "E-CFG-010", 2),
         (["--modality", "ct", "mr"], "E-CFG-010", 2),
         (["--max-memory", "1M"], "E-MEM-016", 4),

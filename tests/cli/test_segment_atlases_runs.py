@@ -17,7 +17,7 @@ from anamorph.data.cohort import Cohort, Scan
 from anamorph.data.cohort_files import write_cohort
 from anamorph.data.files import read, read_labels
 from anamorph.data.image import Image
-from anamorph.inference import multi_atlas_work
+from anamorph.inference import multi_atlas_run, multi_atlas_work
 from anamorph.inference.register import Registration
 from anamorph.spatial.transform import Affine
 
@@ -104,7 +104,10 @@ def test_another_fusion_takes_the_registrations_over(
 ) -> None:
     command = ["segment", target.image, "--atlases", atlases, "--out", tmp_path / "out"]
     assert anamorph(*command, "--fusion", "majority", "--select", "2").code == 0
-    assert sorted(known) == ["a0_ct.nrrd", "a0_ct.nrrd", "a1_ct.nrrd", "a1_ct.nrrd", "a2_ct.nrrd"] or len(known) == 5
+    likest = [row["atlas"] for row in rows_of(tmp_path / "out" / "atlases.csv") if row["used"] == "True"]
+    assert len(likest) == 2
+    all_aligned = ["a0_ct.nrrd", "a1_ct.nrrd", "a2_ct.nrrd"]
+    assert known == [*all_aligned, *(f"{name}.nrrd" for name in likest)]
     known.clear()
     settings = tmp_path / "fusion.yaml"
     settings.write_text("fusion: local\nsimilarity: lncc\n")
@@ -114,7 +117,7 @@ def test_another_fusion_takes_the_registrations_over(
     assert json.loads((tmp_path / "out" / "run.json").read_text())["fusion"]["similarity"] == "lncc"
 
 
-def test_a_cohort_gets_a_folder_an_image_and_one_failure_does_not_stop_it(
+def test_a_cohort_gets_a_folder_an_image_and_one_failure_does_not_stop_it_R16(
     target: Scan, atlases: Path, tmp_path: Path, anamorph: Run
 ) -> None:
     folder = target.image.parent
@@ -122,11 +125,11 @@ def test_a_cohort_gets_a_folder_an_image_and_one_failure_does_not_stop_it(
     write_cohort(Cohort(folder, (target, *others)), folder)
     others[0].image.write_bytes(b"no image")
     out = tmp_path / "out"
-    ended = anamorph("segment", folder, "--atlases", atlases, "--out", out, "--fusion", "majority")
-    assert ended.code == 0, ended.err
+    ended = anamorph("segment", folder, "--atlases", atlases, "--out", out, "--fusion", "majority", "--workers", 1)
+    assert ended.code == 5, ended.err
     assert "W-ATL-007: bad_mr is not segmented: E-FMT-009" in ended.err
     assert re.search(r"t_mr: Complete.*, mean Dice 0\.[89]", ended.out)
-    assert "failed: 1" in ended.out
+    assert "failed: 1, as the warnings and scores.csv tell" in ended.out
     assert re.search(r"mean Dice of 2: 0\.[89]", ended.out)
     assert "scores: out/scores.csv; a report.html in the folder of each image" in ended.out
     for name in ("t_mr", "u_mr"):
@@ -134,9 +137,48 @@ def test_a_cohort_gets_a_folder_an_image_and_one_failure_does_not_stop_it(
             "segmentation.nii.gz", "share.nii.gz", "uncertainty.nii.gz", "scores.csv", "atlases.csv", "report.html",
         }  # fmt: skip
     assert {row["target"] for row in rows_of(out / "atlases.csv")} == {"t_mr", "u_mr"}
-    assert {row["case"] for row in rows_of(out / "scores.csv")} == {"t_mr", "u_mr"}
+    scores = rows_of(out / "scores.csv")
+    assert {row["case"] for row in scores if row["metric"] != "failed"} == {"t_mr", "u_mr"}
+    (failed,) = (row for row in scores if row["metric"] == "failed")
+    assert (failed["case"], failed["method"], failed["value"]) == ("bad_mr", "atlases", "")
+    assert failed["reason"].startswith("E-FMT-009: bad_mr.nrrd")
     record = json.loads((out / "run.json").read_text())
     assert (record["status"], record["failed"]) == ("complete", 1)
+
+
+def test_processes_are_as_many_as_the_work_where_nobody_says(
+    target: Scan, atlases: Path, tmp_path: Path, anamorph: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One image and three atlases: three registrations, whose memory is estimated from what can be read."""
+    asked: list[tuple[Any, ...]] = []
+
+    def processes_for(*arguments: Any) -> int:
+        asked.append(arguments)
+        return 1
+
+    monkeypatch.setattr(multi_atlas_run, "processes_for", processes_for)
+    (atlases / "a0_ct.nrrd").write_bytes(b"no image")
+    command = ["segment", target.image, "--atlases", atlases, "--fusion", "majority", "--device", "cpu"]
+    assert anamorph(*command, "--out", tmp_path / "out", "--threads", 1, "--max-memory", "8G").code == 0
+    ((jobs, job_bytes, *rest),) = asked
+    assert (jobs, rest) == (3, [8 * 2**30, 1])
+    assert 2**28 < job_bytes < 2**31
+    assert anamorph(*command, "--out", tmp_path / "one", "--workers", 1).code == 0
+    assert len(asked) == 1
+
+
+def test_a_cohort_that_is_its_own_atlases_leaves_each_subject_out(tmp_path: Path, anamorph: Run) -> None:
+    """Another session lies right on the image; were it an atlas, its labels would be the answer."""
+    folder = tmp_path / "cohort"
+    cases = {"sub-a_ses-1": (0.0, 0.0), "sub-a_ses-2": (0.0, 0.0), "a1": FLAT[1], "a2": FLAT[2]}
+    some = [scans.a_scan(folder, case, "ct", shift) for case, shift in cases.items()]
+    write_cohort(Cohort(folder, tuple(some)), folder)
+    out = tmp_path / "out"
+    command = ["segment", some[0].image, "--modality", "ct", "--atlases", folder, "--fusion", "majority"]
+    ended = anamorph(*command, "--out", out)
+    assert ended.code == 0, ended.err
+    assert "W-ATL-008: sub-a_ses-1_ct.nrrd: sub-a_ses-1_ct, sub-a_ses-2_ct are of the same subject" in ended.err
+    assert sorted(row["atlas"] for row in rows_of(out / "atlases.csv")) == ["a1_ct", "a2_ct"]
 
 
 @pytest.mark.parametrize(
@@ -149,6 +191,8 @@ def test_a_cohort_gets_a_folder_an_image_and_one_failure_does_not_stop_it(
         (["--atlas-modality", "t1"], 2, "E-ATL-006: no modality 't1', expected ct"),
         (["--atlas-split", "test"], 3, "E-ATL-012"),
         (["--region", "gold"], 3, "E-ATL-015"),
+        (["--region", "none", "--margin", "3"], 2, "margin would do nothing with the region none"),
+        (["--fusion", "weighted"], 2, "weighted takes weights from outside"),
         (["--workers", "2", "--scheduler", "tcp://a:1"], 2, "either --scheduler or --workers"),
         (["--registration", "nowhere"], 3, "E-IO-001"),
     ],
@@ -160,6 +204,19 @@ def test_what_is_refused(
     ended = anamorph("segment", target.image, *way, "--out", tmp_path / "out", *flags)
     assert ended.code == code, ended.err
     assert line in ended.err
+
+
+def test_weights_that_nobody_gives_are_refused_before_anything_is_registered(
+    target: Scan, atlases: Path, tmp_path: Path, anamorph: Run, known: list[str]
+) -> None:
+    settings = tmp_path / "fusion.yaml"
+    settings.write_text("fusion: weighted\n")
+    ended = anamorph(
+        "segment", target.image, "--atlases", atlases, "--out", tmp_path / "out", "--fusion-settings", settings
+    )
+    assert ended.code == 2
+    assert "E-FUS-002: weighted without weights" in ended.err
+    assert known == []
 
 
 def test_flags_for_atlases_do_not_go_with_a_model(target: Scan, tmp_path: Path, anamorph: Run) -> None:

@@ -12,6 +12,7 @@ from anamorph.data.image import Labelmap
 from anamorph.data.phantoms import PhantomScan, phantom
 from anamorph.data.phantoms.brain import read_tissues
 from anamorph.data.phantoms.brain_anatomy import LABEL_NAMES, TISSUE_OF, built_in_brain
+from anamorph.data.phantoms.brain_tumour import with_tumour
 from anamorph.data.phantoms.scanners import SITES
 from anamorph.errors import ConfigurationError, InputError
 from anamorph.evaluation.overlap import dice
@@ -105,6 +106,33 @@ def test_a_tumour_is_bright_in_flair_and_named(scans: dict) -> None:
     assert (labels == tumour).sum() > 10
     white = np.median(image[labels == LABEL_OF["white matter"]])
     assert np.median(image[labels == oedema]) > 1.5 * white
+
+
+def test_a_tumour_has_the_size_that_is_asked_for() -> None:
+    """Its volume lies between those of the two radii, lobes and the brain's surface aside; so does the oedema's."""
+    labels = built_in_brain(skull=False)
+    white = [LABEL_OF["white matter"]]
+    volumes = []
+    for radius, oedema in ((10.0, 0.0), (24.0, 0.0), (24.0, 6.0)):
+        drawing = np.random.default_rng(3)
+        values, _ = with_tumour(labels.data.numpy(), labels.grid, white, 90, 91, drawing, (radius, radius), oedema)
+        volumes.append([float((values == label).sum()) * labels.grid.voxel_volume for label in (90, 91)])
+    for (tumour, _), radius in zip(volumes, (10.0, 24.0, 24.0), strict=True):
+        assert 0.55 < tumour / (4 / 3 * np.pi * radius**3) < 1.2
+    assert volumes[1][1] == 0 < volumes[2][1]
+    assert volumes[1][0] == volumes[2][0]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"tumour": True, "tumour_mm": (20.0, 10.0)}, "radii of a tumour are a range, the least first"),
+        ({"oedema_mm": 4.0}, "oedema_mm would change nothing: there is no tumour"),
+    ],
+)
+def test_sizes_of_tumours_that_cannot_be(options: dict, line: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"E-SYN-002.*{line}"):
+        phantom("brain", 0, options)
 
 
 def test_what_is_stripped_is_dark_and_what_is_not_has_a_skull(scans: dict) -> None:

@@ -67,12 +67,22 @@ def test_constant_images_have_no_correlation():
 
 
 def test_rows_of_the_table():
-    rows = {row.metric: row for row in appearance_scores(QUARTERS, QUARTERS)}
+    assert "structural_similarity" not in {row.metric for row in appearance_scores(QUARTERS, QUARTERS)}
+    rows = {row.metric: row for row in appearance_scores(QUARTERS, QUARTERS, same_scale=True)}
     assert rows["mutual_information"].unit == "nats"
     assert rows["structural_similarity"].value == pytest.approx(1)
     assert {row.reason for row in rows.values()} == {""}
     with pytest.raises(ValueError, match="one shape"):
         appearance_scores(QUARTERS, QUARTERS[1:])
+
+
+def test_ssim_of_two_modalities_prefers_the_worse_alignment():
+    """Which is why it is not told of them; mutual information is not deceived."""
+    row, column = np.mgrid[:32, :32]
+    image = np.exp(-((row - 16.0) ** 2 + (column - 16.0) ** 2) / 30)
+    inverse, away = 1 - image, np.roll(1 - image, 8, 0)
+    assert structural_similarity(image, inverse) < structural_similarity(image, away)
+    assert mutual_information_nats(image, inverse) > mutual_information_nats(image, away)
 
 
 def test_intensities_that_are_off_by_a_known_amount():

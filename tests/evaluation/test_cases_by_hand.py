@@ -48,6 +48,7 @@ def whole_registration():
         true_mask=labels > 0,
         inverse_mm=-there,
         inverse_affine=AFFINE,
+        backward_mm=-there + np.float32([[[[0.0]]], [[[3.0]]], [[[4.0]]]]),
     )
 
 
@@ -62,6 +63,8 @@ def test_a_registration_whose_answers_are_known():
     assert found["tre_mean_mm", ""] == found["tre_mm", "dome"] == 5
     assert found["map_error_mean_mm", ""] == pytest.approx(math.sqrt(3))
     assert found["inverse_residual_max_mm", ""] == 0
+    summaries = {found[f"inverse_consistency_{name}_mm", ""] for name in ("mean", "p95", "max")}
+    assert min(summaries) == pytest.approx(max(summaries)) == 5
     assert found["dice_mean", ""] == found["recall", "liver"] == found["nsd_2mm_mean", ""] == 1
     assert found["hd95_mean_mm", ""] == found["voe", "tumour"] == found["rvd_mean", ""] == 0
     assert found["rmse", ""] == pytest.approx(0.1)
@@ -76,7 +79,10 @@ def test_what_is_not_given_is_not_scored():
     }  # fmt: skip
     image = np.arange(16.0).reshape(4, 4)
     rows = registration_scores(displacement_mm=nothing, affine=np.eye(3), fixed=image, warped=image)
-    assert not {"rmse", "psnr_db"} & {row.metric for row in rows}  # of two modalities they would mean nothing
+    of_one_scale = {"rmse", "psnr_db", "structural_similarity"}
+    assert not of_one_scale & {row.metric for row in rows}  # of two modalities they would mean nothing
+    rows = registration_scores(displacement_mm=nothing, affine=np.eye(3), fixed=image, warped=image, same_scale=True)
+    assert of_one_scale < {row.metric for row in rows}
 
 
 def test_one_in_eight_voxels_folds():

@@ -253,9 +253,9 @@ def test_a_label_that_is_nowhere_in_the_atlas_has_no_surface_L11(tmp_path: Path)
 
 def test_one_case_is_no_group_P04(tmp_path: Path, refuses: Refuses) -> None:
     cohort = Cohort(tmp_path, (scan_of(tmp_path, "a"),))
-    with refuses("E-ATL-002", 3, tmp_path, match="1 case to build from, expected at least 2"):
+    with refuses("E-ATL-002", 3, tmp_path, match="1 usable case, expected at least 2"):
         scans_of(cohort, "train", None)
-    with refuses("E-ATL-002", 3, tmp_path, match="0 cases"):
+    with refuses("E-ATL-002", 3, tmp_path, match="0 usable cases"):
         scans_of(cohort, "test", None)
 
 
@@ -267,7 +267,7 @@ def test_one_case_that_can_be_read_is_no_group_either_P01(tmp_path: Path, capsys
     assert main(["atlas", "build", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--quiet"]) == 3
     told = capsys.readouterr().err.splitlines()
     assert told[0].startswith("W-ATL-001: b_mr is left out: E-NII-0")
-    assert told[-1].startswith("E-ATL-002: 1 case to build from; b_mr: E-NII-0")
+    assert told[-1].startswith("E-ATL-002: 1 usable case; b_mr: E-NII-0")
     assert len(told) == 2
 
 

@@ -158,7 +158,8 @@ class Scene:
 @pytest.mark.parametrize("name", ["global", "local", "block"])
 def test_weights_by_distance(name: str, similarity: str, shape: tuple[int, ...]) -> None:
     scene = Scene(shape)
-    options = {"sigma": 0.6, "block_radius": 1, "patch_radius": 1, "bins": 4}
+    read = {"global": {"patch_radius": 1}, "local": {"sigma": 0.6}, "block": {"block_radius": 1}}
+    options = {**read[name], **({"bins": 4} if similarity == "local_mi" else {})}
     settings = FusionSettings.model_validate({"fusion": name, "similarity": similarity, **options})
     window = gaussian(scene.ndim, 0.6) if name == "local" else box(scene.ndim, 1)
     power = 3 if name == "block" else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +12,16 @@ from torch import Tensor
 
 from anamorph.errors import ConfigurationError, InputError
 from anamorph.fusion import FUSIONS, FusionSettings, fuse
-from anamorph.fusion.settings import Fusion
+from anamorph.fusion.settings import READ_BY, Fusion
 
 MAJORITY = FusionSettings(fusion="majority")
 WEIGHTED = FusionSettings(fusion="weighted")
+
+
+def in_place(name: str, **more: Any) -> FusionSettings:
+    """A rule that does not search."""
+    search = {"search_radius": 0} if name in READ_BY["search_radius"] else {}
+    return FusionSettings.model_validate({"fusion": name, **search, **more})
 
 
 def rows(*labels: Sequence[int]) -> list[Tensor]:
@@ -58,7 +65,7 @@ def test_weights_from_outside_decide_and_where_all_are_nought_all_count() -> Non
 def test_one_atlas_is_copied_by_every_rule(name: Fusion, shape: tuple[int, ...], generator: torch.Generator) -> None:
     labels = torch.randint(-3, 2000, shape, generator=generator, dtype=torch.int16)
     image = torch.rand(1, *shape, generator=generator)
-    settings = FusionSettings(fusion=name, search_radius=0)
+    settings = in_place(name)
     fused = fuse([labels], settings, target=image, images=[image], weights=[image[0]])
     assert torch.equal(fused.labels, labels)
     assert fused.labels.dtype == torch.int16
@@ -72,7 +79,8 @@ def test_the_atlas_that_shows_the_target_outvotes_two_that_do_not(name: Fusion, 
     target = torch.rand(1, *shape, generator=generator)
     others = [torch.rand(1, *shape, generator=generator) for _ in range(2)]
     labels = [torch.full(shape, value) for value in (6, 6, 2)]
-    settings = FusionSettings(fusion=name, similarity="ssd", search_radius=0, nearest=3, alpha=0.01)
+    more = {"non_local": {"nearest": 3}, "joint": {"alpha": 0.01}}.get(name, {})
+    settings = in_place(name, similarity="ssd", **more)
     fused = fuse(labels, settings, target=target, images=[*others, target])
     assert (fused.labels == 2).all()
 
@@ -81,7 +89,7 @@ def test_flat_images_make_all_atlases_weigh_alike() -> None:
     flat = torch.zeros(1, 4, 4)
     labels = [torch.full((4, 4), value) for value in (1, 2, 2)]
     for name in ("global", "local", "block", "local_mi", "non_local", "joint"):
-        settings = FusionSettings(fusion=name, search_radius=0)
+        settings = in_place(name)
         fused = fuse(labels, settings, target=flat, images=[flat] * 3)
         assert (fused.labels == 2).all()
         torch.testing.assert_close(fused.share, torch.full((4, 4), 2 / 3))
@@ -163,6 +171,27 @@ def test_intensities_that_are_no_numbers_are_refused(bad: float) -> None:
 def test_weights_that_cannot_weigh_are_refused(bad: float) -> None:
     with pytest.raises(InputError, match="E-FUS-004"):
         fuse([ONE, ONE + 1], WEIGHTED, weights=[torch.ones(2, 2), torch.full((2, 2), bad)])
+
+
+@pytest.mark.parametrize(
+    ("given", "idle"),
+    [
+        ({"fusion": "local_mi", "similarity": "ssd"}, "similarity"),
+        ({"fusion": "majority", "sigma": 3.0}, "sigma"),
+        ({"fusion": "joint", "iterations": 5, "nearest": 2}, "nearest, iterations"),
+        ({"fusion": "local", "bins": 16}, "bins"),
+    ],
+)
+def test_settings_refuse_what_a_rule_does_not_read(given: dict[str, Any], idle: str) -> None:
+    with pytest.raises(ValueError, match=f"{idle} would do nothing with {given['fusion']}"):
+        FusionSettings.model_validate(given)
+
+
+def test_bins_go_with_mutual_information_alone() -> None:
+    FusionSettings(fusion="local", similarity="local_mi", bins=16)
+    FusionSettings(fusion="local_mi", bins=16)
+    whole = FusionSettings(fusion="non_local", nearest=3, search_radius=2)
+    assert FusionSettings.model_validate(whole.model_dump()) == whole
 
 
 @pytest.mark.parametrize(("fusion", "similarity"), [("joint", "lncc"), ("non_local", "local_mi")])

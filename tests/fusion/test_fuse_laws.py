@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +17,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from anamorph.fusion import FUSIONS, Fused, FusionSettings, fuse
 from anamorph.fusion import boxes as boxes_module
 from anamorph.fusion.boxes import boxes, read
-from anamorph.fusion.settings import Fusion
+from anamorph.fusion.settings import READ_BY, Fusion
+
+SMALL = {"block_radius": 2, "sigma": 0.8, "patch_radius": 1}
+
+
+def small(name: str, **more: Any) -> FusionSettings:
+    """A rule with small windows, as far as it has any."""
+    given_ = {field: value for field, value in SMALL.items() if name in READ_BY[field]}
+    bins = {"bins": 4} if name == "local_mi" else {}
+    return FusionSettings.model_validate({"fusion": name, **given_, **bins, **more})
+
 
 RULES: list[FusionSettings] = [
-    FusionSettings(fusion=name, similarity=similarity, block_radius=2, sigma=0.8, patch_radius=1, bins=4)
+    small(name, similarity=similarity)
     for name in FUSIONS
     for similarity in (("mind", "ssd") if name in ("local", "non_local", "joint") else ("mind",))
 ]
@@ -143,7 +154,7 @@ def test_reading_goes_on_beyond_the_border_with_the_outermost_values(data: st.Da
 def test_names_of_labels_do_not_matter(seed: int, name: Fusion) -> None:
     found = case((8, 7), 4, seed)
     new = torch.randperm(4000, generator=torch.Generator().manual_seed(seed))[:5] - 2000
-    rule = FusionSettings(fusion=name, patch_radius=1)
+    rule = small(name)
     before = fused(found, rule)
     after = fused(found, rule, labels=[new[labels] for labels in found["labels"]])
     assert torch.equal(after.labels, new[before.labels])
@@ -165,7 +176,7 @@ def test_turning_the_images_turns_the_result(rule: FusionSettings) -> None:
 @pytest.mark.parametrize("name", ["local", "non_local", "joint"])
 def test_brightness_and_contrast_of_the_target_do_not_matter(name: Fusion, similarity: str) -> None:
     found = case((9, 8), 3)
-    rule = FusionSettings.model_validate({"fusion": name, "similarity": similarity, "patch_radius": 1})
+    rule = small(name, similarity=similarity)
     brighter = {**found, "target": 40 * found["target"] + 700}
     torch.testing.assert_close(fused(brighter, rule).share, fused(found, rule).share, atol=1e-3, rtol=0)
 

@@ -1,4 +1,4 @@
-"""Atlases ranked by what their images, or their labels, share with the target."""
+"""Atlases ranked by what their images share with the target."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 
-from anamorph.errors import ConfigurationError
 from anamorph.fusion import atlas_similarities, rank_atlases
 
 TARGET = torch.tensor([[[0.0, 0.0], [1.0, 1.0]]])
@@ -27,13 +26,6 @@ def test_the_most_similar_atlas_is_first_and_equals_keep_their_order() -> None:
     assert rank_atlases(TARGET, [OTHER, PARTLY, SAME, OTHER, SAME]) == [2, 4, 1, 0, 3]
 
 
-def test_conditional_entropy_by_hand() -> None:
-    labels = [torch.tensor([[0, 300], [0, 300]]), torch.tensor([[7, 7], [9, 9]]), torch.tensor([[1, 1], [1, 2]])]
-    found = atlas_similarities(TARGET, labels=labels, measure="conditional_entropy")
-    assert found == pytest.approx([-math.log(2), 0, -0.5 * math.log(2)])
-    assert rank_atlases(TARGET, labels=labels, measure="conditional_entropy") == [1, 2, 0]
-
-
 def test_channels_count_alike_in_3d() -> None:
     two = torch.stack([TARGET[0], OTHER[0]])[..., None]
     assert atlas_similarities(two, [torch.stack([SAME[0], SAME[0]])[..., None]]) == [pytest.approx(1.5)]
@@ -42,10 +34,3 @@ def test_channels_count_alike_in_3d() -> None:
 def test_flat_images_tell_nothing() -> None:
     flat = torch.zeros(1, 3, 3)
     assert atlas_similarities(flat, [flat, torch.rand(1, 3, 3)]) == [1.0, 1.0]
-
-
-def test_a_measure_without_what_it_compares_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="E-FUS-002: nmi without images"):
-        rank_atlases(TARGET)
-    with pytest.raises(ConfigurationError, match="E-FUS-002: conditional_entropy without labels"):
-        rank_atlases(TARGET, [SAME], measure="conditional_entropy")

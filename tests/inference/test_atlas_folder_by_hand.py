@@ -11,7 +11,7 @@ import torch
 from anamorph.data.files import read, write
 from anamorph.data.image import Image
 from anamorph.errors import InputError
-from anamorph.inference.atlas_folder import Atlas, AtlasCard, CaseFacts, RoundFacts, read_atlas, write_atlas
+from anamorph.inference.atlas_folder import Atlas, AtlasCard, CaseFacts, RoundFacts, files_of, read_atlas, write_atlas
 from anamorph.inference.atlas_rounds import RoundFolder, read_map, write_map
 from anamorph.spatial.grid import Grid
 from anamorph.spatial.transform import Affine, Chain, Velocity
@@ -45,6 +45,7 @@ def atlas(tmp_path: Path) -> Atlas:
     soft[2, 4] = 0.6
     found = Atlas(Image(torch.rand(1, *GRID.shape), GRID), card.labels, soft, tmp_path.name, card, None, tmp_path)
     write_atlas(found, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(files_of(found))
     files = RoundFolder(tmp_path, 2)
     write_map(files.map_file("a_mr"), shift(3.0, 0), grid=GRID.resized((7, 8)))
     write_map(files.map_file("b_mr"), shift(5.0, 0), grid=GRID)
@@ -96,8 +97,13 @@ def test_maps_come_back_exactly(tmp_path: Path) -> None:
 def test_several_channels_are_several_files(atlas: Atlas, tmp_path: Path) -> None:
     image = Image(torch.stack([torch.zeros(5, 6), torch.ones(5, 6)]), GRID)
     (tmp_path / "two").mkdir()
-    names = write_atlas(Atlas(image), tmp_path / "two")
-    assert names == ["atlas_image_0.nii.gz", "atlas_image_1.nii.gz"]
+    write_atlas(Atlas(image), tmp_path / "two")
+    names = files_of(Atlas(image))
+    assert (
+        names
+        == ["atlas_image_0.nii.gz", "atlas_image_1.nii.gz"]
+        == sorted(f.name for f in (tmp_path / "two").iterdir())
+    )
     assert float(read(tmp_path / "two" / names[1]).data.mean()) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from anamorph.data.image import Image, Labelmap
 from anamorph.data.layouts.folders import read_layout
 from anamorph.data.transform_files import write_transform
 from anamorph.errors import InputError
+from anamorph.evaluation.appearance import OF_ONE_SCALE
 from anamorph.evaluation.comparison import compare
 from anamorph.inference.contenders import Registered, Registrar, engine, stored_labels, stored_transforms
 from anamorph.inference.evaluate import chosen_pairs, evaluate_registration, evaluate_segmentation, spread
@@ -45,6 +47,20 @@ def value(rows, method: str, metric: str) -> float:
     return found
 
 
+def test_two_maps_of_one_method_are_held_against_each_other(cohort: Cohort, tmp_path: Path) -> None:
+    """3 voxels there, 2 back: every point that stays inside is 2 mm off. The computed inverse is none of it."""
+    there, back = np.eye(4), np.eye(4)
+    there[0, 3], back[0, 3] = 2.0 * SHIFT, -2.0 * (SHIFT - 1)
+
+    def run(pair: Pair, fixed: Image, moving: Image) -> Registered:
+        return Registered(Affine(there), backward=Affine(back))
+
+    rows = evaluate_registration([pair_of(cohort)], [Registrar("two", run), engine("none")], tmp_path / "rows")
+    assert value(rows, "two", "inverse_consistency_mean_mm") == pytest.approx(2)
+    assert value(rows, "two", "inverse_residual_mean_mm") == pytest.approx(0, abs=1e-6)
+    assert not any(row.method == "none" and row.metric.startswith("inverse_consistency") for row in rows)
+
+
 def test_known_maps_are_scored_and_a_failure_is_a_row(cohort: Cohort, tmp_path: Path) -> None:
     pair, maps = pair_of(cohort), tmp_path / "maps"
     maps.mkdir()
@@ -69,6 +85,17 @@ def test_known_maps_are_scored_and_a_failure_is_a_row(cohort: Cohort, tmp_path: 
     again = evaluate_registration([pair], methods, tmp_path / "rows")
     assert [str(row) for row in again] == [str(row) for row in rows]
     assert asked == [pair.name] * 2
+
+
+def test_a_scale_is_shared_within_a_modality_only(cohort: Cohort, tmp_path: Path) -> None:
+    alike = pair_of(cohort)
+    apart = replace(alike, moving=replace(alike.moving, modality="t2"))
+    told = [
+        {row.metric for row in evaluate_registration([pair], [engine("none")], tmp_path / pair.moving.modality)}
+        for pair in (alike, apart)
+    ]
+    assert told[0] - told[1] == set(OF_ONE_SCALE)
+    assert not told[1] - told[0]
 
 
 def test_labels_from_elsewhere(cohort: Cohort, tmp_path: Path) -> None:

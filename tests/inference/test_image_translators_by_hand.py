@@ -19,7 +19,7 @@ from anamorph.data.plan import Intensity, Plan
 from anamorph.data.transform_files import write_transform
 from anamorph.evaluation.scores import Score
 from anamorph.inference.contenders import engine
-from anamorph.inference.evaluate import evaluate_registration, evaluate_translation
+from anamorph.inference.evaluate import evaluate_registration, evaluate_translation, truth_of
 from anamorph.inference.image_translators import by_fixed_modality, translating_model, true_map
 from anamorph.inference.model_folder import Model
 from anamorph.inference.translate import INSIDE
@@ -103,6 +103,39 @@ def test_the_truth_is_brought_to_where_the_source_lies(negative: Any, pair: Pair
     else:
         assert inside["rmse"] < 0.01
         assert inside["structural_similarity"] > 0.7  # its window looks beyond the mask, and there beyond the CT
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_on_the_networks_grid_a_perfect_translator_is_perfect(
+    trained: Callable[..., Model], plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch, pair: Pair,
+    tmp_path: Path, known: bool,
+) -> None:  # fmt: skip
+    """Voxels of twice the size: brought back onto the image's own the negative is blurred, there it is the truth's."""
+    kind: Any = METHODS["cyclegan"]
+
+    class Known(kind):
+        def __init__(self, settings: Any, domain: Any) -> None:
+            super().__init__(settings, domain)
+            self.translators = nn.ModuleDict({side: Negative() for side in self.targets})
+
+    monkeypatch.setitem(METHODS, "coarse", Known)
+    model = trained("coarse", plan(modalities=WINDOWS, spacing=(6.0, 6.0, 8.0), shape=(8, 7, 6)), **SMALL)
+    judged = replace(pair, displacement=shifted(tmp_path / "map.nii.gz", SHIFT_MM)) if known else pair
+    there, native = (translating_model(model, f"{coarse}", native=not coarse) for coarse in (True, False))
+    assert there.stamp != native.stamp
+    found = evaluate_translation([judged], [there, native], tmp_path / "rows")
+    rmse = {row.method: row.value for row in found if row.metric == "rmse" and row.label == INSIDE}
+    if known:
+        assert rmse["True"] < 0.02
+        assert rmse["False"] > 20
+    else:
+        assert rmse["True"] > 10
+    source, truth = truth_of(judged, ())
+    one = there.run(judged, source, truth)
+    assert one.found.native is not None
+    assert one.found.native.same_as(GRID)
+    assert one.found.image.grid.shape == one.found.source.grid.shape == one.compared.truth.grid.shape == (8, 7, 6)
+    assert bool(one.found.seen.all())
 
 
 def test_maps_are_those_of_the_pair_before_any_other(pair: Pair, tmp_path: Path) -> None:

@@ -11,14 +11,16 @@ from anamorph.spatial.grid import Grid
 from anamorph.spatial.transform import Affine
 
 
-def test_the_box_has_its_margin_and_lies_on_a_lattice() -> None:
+def test_the_box_has_its_margin_and_lies_on_a_raster_of_8_mm() -> None:
     grid = Grid.from_spacing((100, 60), (2.0, 1.0))
     mask = torch.zeros(50, 30, dtype=torch.bool)  # the same view in voxels twice as long
     mask[20:30, 10:20] = True  # voxels 40 to 60, and 20 to 40
-    assert region_about(mask, grid.resized((50, 30)), grid, 0.0) == ((40, 16), (24, 24))
-    assert region_about(mask, grid.resized((50, 30)), grid, 10.0) == ((32, 8), (40, 48))
+    assert region_about(mask, grid.resized((50, 30)), grid, 0.0) == ((40, 16), (20, 24))
+    assert region_about(mask, grid.resized((50, 30)), grid, 10.0) == ((32, 8), (36, 48))
     assert region_about(mask, grid.resized((50, 30)), grid, 1000.0) == ((0, 0), (100, 60))
     assert region_about(torch.zeros(50, 30, dtype=torch.bool), grid.resized((50, 30)), grid, 10.0) is None
+    coarse = Grid.from_spacing((100, 60), (20.0, 0.5))  # a raster of one voxel, and of 16
+    assert region_about(mask, coarse.resized((50, 30)), coarse, 0.0) == ((40, 16), (20, 32))
 
 
 def test_a_small_structure_gets_a_box_that_can_be_registered() -> None:

@@ -29,6 +29,7 @@ from anamorph.inference.multi_atlas_cases import Target
 from anamorph.inference.multi_atlas_jobs import one_by_one
 from anamorph.inference.multi_atlas_stages import MultiAtlasSegmentation
 from anamorph.inference.register import Registration
+from anamorph.inference.register_model import register_with
 from anamorph.methods.patch_simnet import PatchSimNet
 from anamorph.pairwise.settings import PairwiseSettings
 from anamorph.spatial.grid import Grid
@@ -157,7 +158,8 @@ def test_what_is_finished_is_not_done_again(
     assert file is not None
     labels = read_labels(file)
     write(replace(labels, data=torch.where(labels.data == 3, 4, labels.data)), file)
-    changed = segment()
+    with pytest.warns(AnamorphWarning, match="W-FUS-002"):
+        changed = segment()
     assert placed == ["a0_ct.nrrd", "a0_ct.nrrd"]
     assert sorted(changed.labels.names) == [3, 4, 7]
 
@@ -251,8 +253,82 @@ def test_the_region_holds_the_structures_and_gold_is_the_true_box(
     for rule in ("coarse", "gold"):
         assert np.prod(regions[rule].shape) < np.prod(whole.shape)
         assert regions[rule].contains(places).all()
+
+
+def test_what_cannot_be_fused_is_refused_before_anything_is_registered(
+    segment: Callable[..., MultiAtlasSegmentation], placed: list[str]
+) -> None:
     with pytest.raises(InputError, match="E-ATL-015"):
         segment(region="gold")
+    with pytest.raises(ConfigurationError, match="E-FUS-002: weighted without weights, expected a model"):
+        segment(fusion=FusionSettings(fusion="weighted"))
+    assert placed == []
+
+
+def test_atlases_with_different_labels_are_joined_and_told_L10(
+    segment: Callable[..., MultiAtlasSegmentation], atlases: list[Scan], target: Scan
+) -> None:
+    """Label 7 of the first atlas is a label of its own, 9; two thirds still say 7."""
+    assert atlases[0].labels is not None
+    labels = read_labels(atlases[0].labels)
+    write(replace(labels, data=torch.where(labels.data == 7, 9, labels.data)), atlases[0].labels)
+    told = r"W-FUS-002: t_mr.nrrd: labels that not every atlas has: 7 in 2 of 3, 9 in 1 of 3; the others vote against"
+    with pytest.warns(AnamorphWarning, match=told):
+        found = segment()
+    assert sorted(found.labels.names) == [3, 7, 9]
+    assert min(overlap(found.labels, target)) > 0.8
+
+
+def test_a_label_lost_on_the_way_is_no_label_that_an_atlas_lacks(
+    segment: Callable[..., MultiAtlasSegmentation], atlases: list[Scan]
+) -> None:
+    """It lies outside the region that is looked at, in one atlas; no warning."""
+    for atlas in atlases:
+        assert atlas.labels is not None
+        labels = read_labels(atlas.labels)
+        labels.data[labels.data == 11] = 0
+        labels.data[0, 0] = 11
+        write(labels, atlas.labels)
+    found = segment(margin_mm=0.0)
+    assert 11 not in found.labels.names
+
+
+def test_other_scans_of_the_subject_are_no_atlases(
+    segment: Callable[..., MultiAtlasSegmentation], target: Scan, atlases: list[Scan], tmp_path: Path
+) -> None:
+    """Neither another session nor another modality; those of the same name elsewhere are other people."""
+    mates = [scans.a_scan(tmp_path / "atlases", f"sub-1_ses-{name}", "ct", (1.0, 1.0)) for name in "ab"]
+    image = read(target.image, modality="mr")
+    asked = Target("t", lambda: image, None, target.image, "sub-1")
+    run: dict[str, Any] = {"cache": tmp_path / "cache", "fusion": MAJORITY, "device": "cpu"}
+    with pytest.warns(AnamorphWarning, match="W-ATL-008: t: sub-1_ses-a_ct, sub-1_ses-b_ct are of the same subject"):
+        ((_, found),) = segment_targets([asked], [*atlases, *mates], **run)
+    assert isinstance(found, MultiAtlasSegmentation)
+    assert sorted(atlas.name for atlas in found.atlases) == ["a0_ct", "a1_ct", "a2_ct"]
+    ((_, alone),) = segment_targets([replace(asked, subject=None)], [*atlases, *mates], **run)
+    assert isinstance(alone, MultiAtlasSegmentation)
+    assert len(alone.atlases) == 5
+
+
+def test_jobs_have_paths_that_hold_in_other_folders(
+    placed: list[str], target: Scan, atlases: list[Scan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    near = [
+        replace(scan, image=scan.image.relative_to(tmp_path), labels=scan.labels and scan.labels.relative_to(tmp_path))
+        for scan in atlases
+    ]
+    paths: list[Path] = []
+
+    def noted(work: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        for job in jobs:
+            paths.extend([job.target, job.cache, job.atlas.image, job.atlas.labels])
+        return one_by_one(work, jobs)
+
+    image = read(target.image, modality="mr")
+    segment_by_atlases(image, near, cache=Path("cache"), fusion=MAJORITY, device="cpu", map=noted)
+    assert paths
+    assert all(path.is_absolute() for path in paths)
 
 
 def test_targets_are_dealt_out_together_and_one_may_fail(
@@ -287,7 +363,8 @@ def test_targets_are_dealt_out_together_and_one_may_fail(
 
 def a_model(trained: Callable[..., Model], plan: Callable[..., Any], method: str = "shift", **settings: Any) -> Model:
     modalities = {"mr": Intensity(), "ct": Intensity()}
-    spec = plan(orientation="RA", spacing=(3.0, 3.5), shape=(28, 26), modalities=modalities, labels={7: "b", 3: "a"})
+    shape = settings.pop("shape", (28, 26))
+    spec = plan(orientation="RA", spacing=(3.0, 3.5), shape=shape, modalities=modalities, labels={7: "b", 3: "a"})
     return trained(method, spec, **settings)
 
 
@@ -303,6 +380,28 @@ def test_a_model_registers(
     again = segment(registration=model, atlases=atlases[:1], region="none")
     assert again.atlases[0].cached
     assert torch.equal(found.labels.data, again.labels.data)
+
+
+def test_a_model_sees_intensities_measured_on_the_whole_image(
+    segment: Callable[..., MultiAtlasSegmentation], trained: Callable[..., Model], plan: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch, atlases: list[Scan], target: Scan,
+) -> None:  # fmt: skip
+    """As in its training and by ``register_with``; its view ends before an edge that is far brighter than the rest."""
+    image = read(target.image)
+    image.data[..., -1] = 1000.0
+    write(image, target.image)
+    model, seen = a_model(trained, plan, shape=(16, 16), voxels=(0.0, 0.0)), []
+    found = type(model.method).register
+
+    def register(self: Any, fixed: Tensor, moving: Tensor) -> Any:
+        seen.append(fixed[0])
+        return found(self, fixed, moving)
+
+    monkeypatch.setattr(type(model.method), "register", register)
+    segment(registration=model, atlases=atlases[:1], region="none")
+    register_with(model, read(target.image, modality="mr"), read(atlases[0].image, modality="ct"))
+    assert float(seen[1].max()) < 0.95
+    torch.testing.assert_close(seen[0], seen[1], atol=1e-4, rtol=0)
 
 
 def test_a_model_weighs(

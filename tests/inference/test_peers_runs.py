@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 from anamorph.data.image import Image
 from anamorph.errors import ConfigurationError, InputError, NumericalError
 from anamorph.inference.peers import adapter
+from anamorph.spatial.transform import Affine
 
 SHIFT_MM = 6.0
 
@@ -21,7 +22,7 @@ import argparse, json, sys, time
 import numpy as np
 parser = argparse.ArgumentParser()
 parser.add_argument("peer")
-for name in ("--fixed", "--moving", "--field", "--report", "--threads"):
+for name in ("--fixed", "--moving", "--field", "--report", "--threads", "--initial"):
     parser.add_argument(name)
 arguments = parser.parse_args()
 {body}
@@ -93,6 +94,27 @@ def test_what_is_not_there_says_how_to_get_it(tmp_path: Path, monkeypatch: pytes
         adapter.python_of("nifty")
 
 
+def test_a_map_to_begin_with_is_told_in_lps(stand_in) -> None:
+    stand_in("""
+matrix = np.load(arguments.initial)
+field = np.zeros((8, 9, 10, 3), np.float32) + matrix[:3, 3] + 10 * matrix[0, 1:3].sum()
+np.save(arguments.field, field)
+json.dump(dict(seconds_registration=0.5, peak_mib=7, settings={}, versions={}), open(arguments.report, "w"))
+""")
+    matrix = np.eye(4)
+    matrix[:3, 3], matrix[0, 1], matrix[0, 2] = (1.0, 2.0, 3.0), 0.1, 0.2
+    result = adapter.register_with_peer("elastix", image(), image(), initial=Affine(matrix))
+    # In LPS x and y change their sign: 0.1 stays, 0.2 becomes -0.2; the sum of -1 comes back as LPS mm.
+    assert np.allclose(result.transform(np.array([[4.0, 4.0, 4.0]])), [[4.0 + 2, 4.0 + 3, 4.0 + 2]], atol=1e-5)
+
+
+def test_not_every_peer_can_begin_with_a_map(stand_in) -> None:
+    stand_in(HANDS_IN)
+    for peer in ("elastix_affine", "ants"):
+        with pytest.raises(ConfigurationError, match=f"E-PEE-004: {peer} cannot begin with a map"):
+            adapter.register_with_peer(peer, image(), image(), initial=Affine.identity(3))
+
+
 def test_a_grid_with_shear_is_refused(stand_in) -> None:
     stand_in(HANDS_IN)
     sheared = np.diag([2.0, 2.0, 2.0, 1.0])
@@ -109,3 +131,18 @@ def test_a_real_peer_finds_a_shift(peer: str, shape: tuple[int, ...]) -> None:
     found = adapter.register_with_peer(peer, image(shape), image(shape, shift=SHIFT_MM))
     middle = np.full((1, len(shape)), 36.0)
     assert found.transform(middle)[0, 0] == pytest.approx(36.0 + SHIFT_MM, abs=1.0)
+
+
+def test_a_real_elastix_deforms_what_an_affine_map_left() -> None:
+    """The moving image lies turned in its world by 20 degrees, which the map to begin with nearly knows."""
+    if "ANAMORPH_PEERS" not in os.environ:
+        pytest.skip("ANAMORPH_PEERS does not name the folder of the peers' environments (make peers)")
+    cosine, sine = np.cos(np.radians(20.0)), np.sin(np.radians(20.0))
+    turn = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
+    fixed, near = image((40, 44)), turn.copy()
+    moving = Image.from_array(fixed.data[0].numpy(), turn @ fixed.grid.affine)
+    near[0, 2] += 2.0
+    found = adapter.register_with_peer("elastix", fixed, moving, initial=Affine(near))
+    middle = np.full((1, 2), 40.0)
+    assert np.linalg.norm(found.transform(middle) - Affine(turn)(middle)) < 1.0
+    assert found.settings["parameters"] == ["elastix_bspline.txt"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from anamorph.data.files import write
 from anamorph.data.image import Image, Mask
 from anamorph.data.network_grid import image_to_network, network_grid
 from anamorph.data.plan import Intensity, Plan
@@ -17,6 +19,9 @@ from anamorph.errors import AnamorphWarning, ConfigurationError, InputError, Num
 from anamorph.evaluation.folding import jacobian_determinant
 from anamorph.inference.model_folder import Model
 from anamorph.inference.register_model import register_with, transform_of
+from anamorph.inference.request import RegistrationRequest
+from anamorph.inference.run import run_registration
+from anamorph.inference.run_folder import Run
 from anamorph.methods import METHODS
 from anamorph.methods.base import Deformation
 from anamorph.methods.both_ways import BothWays
@@ -270,6 +275,39 @@ def test_a_deformable_start_is_refused(trained: Trained, plan: MakePlan) -> None
         register_with(trained("shift", plan()), textured(FIXED), textured(FIXED, seed=1), initial=start)
 
 
+def both_ways(trained: Trained, plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> Model:
+    """Of t1 (fixed) and t2: a shift of a voxel forward, and one of two backward."""
+    one_way: Any = METHODS["shift"]
+
+    class Both(BothWays, one_way):
+        def register_both(self, fixed: torch.Tensor, moving: torch.Tensor) -> tuple[Deformation, Deformation]:
+            found = one_way.register(self, fixed, moving)
+            return found, Deformation(-2 * found.displacement)
+
+    monkeypatch.setitem(METHODS, "both", Both)
+    two = plan(modalities={name: Intensity(kind="window", low=0.0, high=100.0) for name in ("t1", "t2")})
+    pairs = {"rule": "within", "fixed_modality": "t1", "moving_modality": "t2"}
+    return trained("both", two, {"pairs": pairs}, voxels=(1.0, 0.0, 0.0), diffeomorphic=False)
+
+
+def test_a_run_tells_how_far_the_two_maps_are_from_undoing_each_other(
+    trained: Trained, plan: MakePlan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One voxel of 3 mm there, two back; the inverse computed of the first is exact."""
+    both_ways(trained, plan, monkeypatch)
+    files = [tmp_path / f"{name}.nii.gz" for name in ("t1", "t2")]
+    for seed, file in enumerate(files):
+        write(textured(FIXED, seed=seed), file)
+    request = RegistrationRequest(
+        fixed=files[0], moving=files[1], out=tmp_path / "out", model=tmp_path / "both_model", device="cpu",
+        fixed_modality="t1", moving_modality="t2",
+    )  # fmt: skip
+    with Run(request.out, "register", {}) as run:
+        rows = {row.metric: row.value for row in run_registration(request, run).scores if row.method != "before"}
+    assert rows["inverse_consistency_mean_mm"] == pytest.approx(3, abs=0.2)  # less where both fade out
+    assert rows["inverse_residual_mean_mm"] < 0.1
+
+
 @pytest.mark.parametrize(
     ("fixed", "moving", "forward"),
     [("t1", "t2", True), ("t2", "t1", False), (None, "t1", False), ("T2", None, False), (None, None, True)],
@@ -278,27 +316,19 @@ def test_a_method_that_registers_both_ways_takes_its_pairs_either_way(
     trained: Trained, plan: MakePlan, monkeypatch: pytest.MonkeyPatch, fixed, moving, forward: bool
 ) -> None:
     """The network sees the modalities in the order of its training, and its answer for the fixed side is taken."""
-    one_way: Any = METHODS["shift"]
-
-    class Both(BothWays, one_way):
-        """A shift forward, and another one backward."""
-
-        def register_both(self, fixed: torch.Tensor, moving: torch.Tensor) -> tuple[Deformation, Deformation]:
-            found = one_way.register(self, fixed, moving)
-            return found, Deformation(-2 * found.displacement)
-
-    monkeypatch.setitem(METHODS, "both", Both)
-    two = plan(modalities={name: Intensity(kind="window", low=0.0, high=100.0) for name in ("t1", "t2")})
-    pairs = {"rule": "within", "fixed_modality": "t1", "moving_modality": "t2"}
-    model = trained("both", two, {"pairs": pairs}, voxels=(1.0, 0.0, 0.0), diffeomorphic=False)
+    model = both_ways(trained, plan, monkeypatch)
     images = textured(FIXED, fixed), textured(FIXED, moving, seed=1)
     found = register_with(model, *images)
     assert (found.fixed.modality, found.moving.modality) == (("t1", "t2") if forward else ("t2", "t1"))
     points = inner_points(FIXED)
     moved = np.broadcast_to([3.0 if forward else -6.0, 0, 0], (50, 3))
     np.testing.assert_allclose(found.transform(points) - points, moved, atol=1e-3)
+    assert found.backward is not None
+    other = np.broadcast_to([-6.0 if forward else 3.0, 0, 0], (50, 3))
+    np.testing.assert_allclose(found.backward(points) - points, other, atol=1e-3)
     known: Any = model.method
     first = replace(images[0 if forward else 1], modality="t1")
+    two = model.card.plan
     torch.testing.assert_close(known.seen[0][0], image_to_network(first, two, network_grid(first, two)))
 
 

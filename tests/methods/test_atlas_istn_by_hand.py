@@ -354,7 +354,6 @@ def test_settings_that_a_variant_has_no_use_for(values: dict[str, Any], name: st
         AtlasISTNSettings.model_validate(values)
 
 
-
 def test_the_published_numbers_are_the_defaults() -> None:
     settings, schedule = AtlasISTNSettings(), METHODS["atlas-istn"].schedule
     refinement = settings.refinement

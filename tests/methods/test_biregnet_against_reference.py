@@ -58,7 +58,7 @@ def blurred(labels: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def dice_loss(a: np.ndarray, b: np.ndarray, sigmas: tuple[float, ...]) -> float:
-    """Equation (5): mean over scales and classes."""
+    """Equation (4): mean over scales and classes."""
     losses = []
     for sigma in sigmas:
         for one, other in zip(blurred(a, sigma), blurred(b, sigma), strict=True):
@@ -71,7 +71,7 @@ def dice_loss(a: np.ndarray, b: np.ndarray, sigmas: tuple[float, ...]) -> float:
 
 
 def bending(u: np.ndarray) -> float:
-    """Equation (8) of one field: every second difference squared, a mean over the places where it can be taken."""
+    """Equation (7) of one field: every second difference squared, a mean over the places where it can be taken."""
     axes, total = range(1, u.ndim), 0.0
     for a in axes:
         for b in axes:

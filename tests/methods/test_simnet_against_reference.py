@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from anamorph.methods.base import Domain
-from anamorph.methods.patch_simnet import PatchSimNet, PatchSimNetSettings, weights_of_nearest
+from anamorph.methods.patch_simnet import PatchSimNet, PatchSimNetSettings
 from anamorph.methods.simnet import SimNet, SimNetSettings
 from tests.methods.test_macjnet_against_reference import array, pairs, warped
 
@@ -161,20 +161,3 @@ def test_the_objective_of_the_patch_network(case: str) -> None:
     assert used > 5
     assert total > 0.1
     assert found["cross_entropy"].item() == pytest.approx(total, rel=2e-4)
-
-
-def test_votes_of_the_nearest_alone() -> None:
-    """Seven atlases: where five agree all have a vote, elsewhere the three nearest."""
-    generator = torch.Generator().manual_seed(0)
-    similarities = torch.randint(0, 5, (7, 40), generator=generator) / 4
-    labels = torch.randint(0, 3, (7, 40), generator=generator)
-    labels[:5, :10] = 2
-    found = weights_of_nearest(similarities, labels, nearest=3, sure=0.7)
-    sure = 0
-    for voxel in range(40):
-        share = max((labels[:, voxel] == value).float().mean().item() for value in (0, 1, 2))
-        order = sorted(range(7), key=lambda atlas: (-similarities[atlas, voxel].item(), atlas))
-        expected = [1.0] * 7 if share >= 0.7 else [float(atlas in order[:3]) for atlas in range(7)]
-        assert found[:, voxel].tolist() == expected
-        sure += share >= 0.7
-    assert 10 <= sure < 30

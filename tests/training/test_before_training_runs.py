@@ -141,10 +141,11 @@ def test_the_atlas_begins_with_the_cases_and_changes_with_every_epoch(cohort, tr
     assert int(weights["epoch"]) in (2, 3)
 
 
-@pytest.mark.parametrize("average", [0.0, 0.5])
-def test_an_interrupted_atlas_goes_on_to_the_same_bits(trained, monkeypatch, average: float) -> None:
+@pytest.mark.parametrize(("average", "unbiased"), [(0.0, False), (0.5, True)])
+def test_an_interrupted_atlas_goes_on_to_the_same_bits(trained, monkeypatch, average: float, unbiased: bool) -> None:
     """Killed within steps and between the update of the atlas and the next checkpoint."""
-    values = {**ATLAS, "schedule": {**ATLAS["schedule"], "average": average}}
+    settings = {**ATLAS["settings"], "unbiased": unbiased}
+    values = {**ATLAS, "settings": settings, "schedule": {**ATLAS["schedule"], "average": average}}
     whole = trained("atlas-istn", values, "whole")
     eager = Machine(device="cpu", checkpoint_minutes=1e-9)
     for name, calls in (("terms", 2), ("after_epoch", 1), ("terms", 3), ("after_epoch", 2)):
@@ -177,11 +178,14 @@ def test_two_processes_learn_the_atlas_of_one(tmp_path: Path, trained) -> None:
         torch.testing.assert_close(shared[name], alone[name], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_processes_that_share_the_pass_find_the_atlas_of_one(tmp_path: Path, trained, batch_size: int) -> None:
+@pytest.mark.parametrize(("batch_size", "unbiased"), [(1, False), (2, True), (5, False)])
+def test_processes_that_share_the_pass_find_the_atlas_of_one(
+    tmp_path: Path, trained, batch_size: int, unbiased: bool
+) -> None:
     """With rates so small that the weights stay: five cases in five batches, three, or one, for two processes."""
     schedule = {**ATLAS["schedule"], "batch_size": batch_size, "optimiser": "sgd", "learning_rate": 1e-30, "epochs": 2}
     values = {**ATLAS, "schedule": schedule, "validation_items": 1}
+    values["settings"] = {**ATLAS["settings"], "unbiased": unbiased}
     log = tmp_path / "log"
     processes = together(tiny.run, tmp_path / "prepared", tmp_path / "two", "atlas-istn", values, log=log)
     alone = trained("atlas-istn", values, "one")

@@ -146,6 +146,37 @@ def test_atlases_leave_their_own_subject_out_and_cost_what_they_cost(
     assert not any(row.metric.startswith("peak") for row in known)
 
 
+def test_the_true_box_is_that_of_the_labels_that_are_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Label 2 of the target fills a corner, 9 counts as 1; atlases that fail are missing in the score."""
+    scans = [square(tmp_path, case, first) for case, first in (("a", 4), ("b", 5), ("c", 6))]
+    assert scans[0].labels is not None
+    labels = read_labels(scans[0].labels)
+    labels.data[16:, 16:] = 2
+    labels.data[11, 6:14] = 9
+    write(labels, scans[0].labels)
+    scans[2].image.write_bytes(b"no image")
+    found, boxes = contenders.segment_by_atlases, []
+
+    def noted(*arguments: Any, **more: Any) -> Any:
+        result = found(*arguments, margin_mm=0.0, **more)
+        boxes.append(result.region.contains(result.image.grid.to_world(np.array([[19, 19], [11, 6]]))).tolist())
+        return result
+
+    monkeypatch.setattr(contenders, "segment_by_atlases", noted)
+    usual: dict[str, Any] = {
+        "registration": ENGINE, "fusion": FusionSettings(fusion="majority"), "region": "gold", "device": "cpu",
+        "cache": tmp_path / "cache",
+    }  # fmt: skip
+    some = [
+        segmenting_atlases(scans, "judged", **usual, labels=(1,), count_as={9: 1}),
+        segmenting_atlases(scans, "every", **usual),
+    ]
+    rows = evaluate_segmentation(scans[:1], some, tmp_path / "rows", learn_as={9: 1}, topology=False)
+    assert boxes == [[False, True], [True, True]]
+    assert [row.value for row in rows if row.metric == "atlases_used"] == [1.0, 1.0]
+    assert len({one.stamp for one in some}) == 2
+
+
 def entry_seconds(cache: Path) -> float:
     """What all jobs of a cache took."""
     return sum(json.loads(path.read_text())["facts"].get("seconds", 0.0) for path in cache.rglob("entry.json"))
@@ -246,6 +277,7 @@ def test_no_atlases(tmp_path: Path) -> None:
     [
         ({"atlases": {"registration": "reg"}}, "segment", "row one is of 'reg', which is not trained"),
         ({"atlases": {"fusion": "sim"}}, "segment", "row one is of 'sim', which is not trained"),
+        ({"atlases": {"fusion": {"fusion": "weighted"}}}, "segment", "weighted takes weights from outside"),
         ({"atlases": {}}, "register", "row one segments by atlases; the task is register"),
         ({"atlases": {}, "of": "net"}, "segment", "a trained method, or atlases"),
     ],

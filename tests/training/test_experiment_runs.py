@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -13,9 +13,12 @@ from anamorph.data.layouts import LAYOUTS
 from anamorph.data.phantoms.options import options_for
 from anamorph.errors import ConfigurationError, InputError
 from anamorph.evaluation.scores import Score, from_csv
+from anamorph.inference import contenders
+from anamorph.inference.contenders import Registrar, engine
+from anamorph.inference.model_folder import Model
 from anamorph.methods import METHODS
 from anamorph.training.cohort_recipe import Gathering
-from anamorph.training.experiment import ExperimentResult, configured, run_experiment
+from anamorph.training.experiment import ExperimentResult, configured, registering, run_experiment
 from anamorph.training.experiment_claim import claim
 from anamorph.training.experiment_recipe import Experiment, Scale, read_experiment
 
@@ -223,6 +226,7 @@ def test_a_scale_that_is_not_there(tmp_path: Path) -> None:
         ("mixed: {of: small", "mixed: {of: ''", "row mixed is of 'mixed', which is not trained"),
         ("network: initial", "network: large.network", "row mixed is of 'large', which is not trained"),
         ("task: segment", "task: segment\n  methods: [none]", "methods and peers register"),
+        ("task: segment", "task: segment\n  landmarks: {a: [b]}", "landmarks are about tre_mm"),
         ("  small: {", "  ../small: {", "train"),
         ("clean: ", "a/b: ", "evaluate: found a/b"),
     ],
@@ -230,6 +234,24 @@ def test_a_scale_that_is_not_there(tmp_path: Path) -> None:
 def test_files_that_contradict_themselves(before: str, after: str, found: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=f"E-CFG-010: .*{found}"):
         read_experiment(written(tmp_path, SEGMENT.replace(before, after)), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"metrics": ["dice"], "landmarks": {"head": ["nose"]}}, "landmarks are about tre_mm"),
+        ({"task": "segment", "landmarks": {"head": ["nose"]}}, "landmarks is about registration"),
+        ({"peers_from": "affine"}, "peers_from would change nothing without peers"),
+        ({"peers_from": "affine", "peers": ["elastix", "ants"]}, "ants cannot begin with an affine alignment"),
+        (
+            {"pairs": {"fixed_modality": "ct", "moving_modality": "t1"}, "metrics": ["structural_similarity"]},
+            "structural_similarity is of images of one modality; pairs are of ct and t1",
+        ),
+    ],
+)
+def test_evaluations_that_contradict_themselves(changes: dict[str, Any], found: str) -> None:
+    with pytest.raises(ValueError, match=found):
+        Experiment.model_validate({"title": "", "cohort": {"synthesise": {"kind": "letter_b"}}, "evaluate": changes})
 
 
 def test_settings_at_test_time_are_checked_before_anything_is_made(tmp_path: Path) -> None:
@@ -245,6 +267,26 @@ def test_real_images_that_nobody_says_the_place_of(tmp_path: Path, monkeypatch: 
     text = "title: Tiny\ncohort:\n" + gather + "evaluate: {}\nscales: {cpu: {}}\n"
     with pytest.raises(ConfigurationError, match="E-EXP-003: letters is needed"):
         run_experiment(read_experiment(written(tmp_path, text), "cpu"), tmp_path / "out")
+
+
+def test_all_that_registers_shares_the_alignments_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+
+    def model(model: Model, name: str, alignments: Path | None = None) -> Registrar:
+        told[name] = alignments
+        return engine("none")
+
+    def peer(name: str, threads: int, time_limit: float, **begin: Any) -> Registrar:
+        told[name] = begin
+        return engine("none")
+
+    monkeypatch.setattr(contenders, "registering_model", model)
+    monkeypatch.setattr(contenders, "peer", peer)
+    text = TINY.replace("methods: [none]", "peers: [elastix], peers_from: affine")
+    experiment = read_experiment(written(tmp_path, text), "cpu")
+    models = {"vxm": object.__new__(Model)}
+    assert len(registering(experiment, models, "cpu", 1, alignments=tmp_path)) == 2
+    assert told == {"vxm": tmp_path, "elastix": {"from_affine": True, "alignments": tmp_path}}
 
 
 def test_a_group_without_a_case(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from anamorph.cli.main import main
 from anamorph.errors import ConfigurationError
-from anamorph.evaluation.scores import from_csv
-from anamorph.training.experiment import configured
+from anamorph.evaluation.scores import Score, from_csv
+from anamorph.training.experiment import ExperimentResult, configured
 from anamorph.training.experiment_recipe import Experiment, RowRecipe
 
 TINY = """
@@ -31,7 +31,7 @@ train:
   nemar-b: {method: nemar, pairs: {rule: within, fixed_modality: b, moving_modality: a}}
 evaluate:
   task: TASK
-  pairs: {rule: within}
+GRID  pairs: {rule: within}
   groups: {b-to-a: "*_a-*_b", a-to-b: "*_b-*_a"}
   rows:
     NeMAR: {by_fixed: {a: nemar-a, b: nemar-b}}
@@ -49,7 +49,8 @@ NETWORKS = (
 
 
 def written(folder: Path, task: str, metrics: str) -> Path:
-    head = TINY.replace("TASK", task).replace("METRICS", metrics)
+    grid = "  grid: network\n" if task == "translate" else ""
+    head = TINY.replace("TASK", task).replace("METRICS", metrics).replace("GRID", grid)
     trainings = "".join(f"      {name}: {{settings: {NETWORKS}}}\n" for name in ("co", "nemar-a", "nemar-b"))
     file = folder / "paper" / f"{task}.yaml"
     file.parent.mkdir(exist_ok=True)
@@ -58,7 +59,9 @@ def written(folder: Path, task: str, metrics: str) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore::anamorph.errors.AnamorphWarning")
-def test_translations_and_registrations_of_the_same_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_translations_and_registrations_of_the_same_trainings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     file = written(tmp_path, "translate", "  metrics: [rmse, psnr_db, structural_similarity]")
     assert main(["experiment", str(file), "--results", "results", "--device", "cpu", "--quiet"]) == 0
@@ -77,13 +80,26 @@ def test_translations_and_registrations_of_the_same_trainings(tmp_path: Path, mo
     assert {name: table["cases"] for name, table in record["tables"].items()} == {"b-to-a": 1, "a-to-b": 1}
 
     weights = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
-    both = written(tmp_path, "register", "  methods: [none]\n  metrics: [dice, folded_voxels]")
-    assert main(["experiment", str(both), "--results", "results", "--device", "cpu", "--quiet"]) == 0
+    metrics = "[dice, folded_voxels, inverse_consistency_mean_mm, seconds_cpu, seconds_gpu]"
+    both = written(tmp_path, "register", f"  methods: [none]\n  metrics: {metrics}")
+    command = ["experiment", str(both), "--results", "results", "--device", "cpu"]
+    assert main([*command]) == 0
+    assert "Time, GPU was not measured here, and is left out of the tables" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == weights
     scores = from_csv((out / "register/scores.csv").read_text())
     found = {(row.method, row.case) for row in scores if row.metric == "folded_voxels"}
     assert found == {(method, name) for method in ("none", "NeMAR", "CoCycleReg") for name in cases}
     assert not any(row.metric == "failed" for row in scores)
+    two_ways = {row.method for row in scores if row.metric == "inverse_consistency_mean_mm"}
+    assert two_ways == {"CoCycleReg"}
+    names = {path.name.removeprefix("register_cpu") for path in (tmp_path / "results/paper").glob("register_cpu*")}
+    assert {"_cases_a-to-b.svg", "_cases_b-to-a.svg"} <= names
+    page = (out / "register/report.html").read_text()
+    assert page.count(">grid of the moving image, as it comes to lie<") == 2
+    maps = {path: path.stat().st_mtime_ns for path in (out / "pictures").iterdir()}
+    assert len(maps) == 4  # two pairs by two trained methods
+    assert main([*command, "--quiet"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (out / "pictures").iterdir()} == maps
 
 
 RECIPE: dict[str, Any] = {
@@ -101,6 +117,7 @@ def with_evaluation(**judged: Any) -> Experiment:
 @pytest.mark.parametrize(
     ("judged", "line"),
     [
+        ({"task": "register", "grid": "network"}, "grid is about segmentation and translation; the task is register"),
         ({"task": "translate", "methods": ["none"]}, "methods and peers register; the task is translate"),
         ({"task": "translate", "also": [2]}, "also is about registration; translations by true images"),
         ({"task": "segment", "count_as": {2: 1}}, "count_as is about registration; segmentations by what is learnt"),
@@ -123,6 +140,16 @@ def test_a_training_that_does_not_translate_is_refused_before_hours_are_spent() 
     with pytest.raises(ConfigurationError, match="E-EXP-009: row both: vm does not translate"):
         configured(with_evaluation(task="translate", rows=rows))
     assert set(configured(with_evaluation(task="register", rows=rows))) == {"co", "vm", "seg"}
+
+
+def test_costs_that_nobody_has_are_left_out_of_the_tables() -> None:
+    """Anything else that is missing stays, and the comparison refuses it."""
+    asked = ("rmse", "seconds_cpu", "seconds_gpu", "dice")
+    experiment = with_evaluation(task="translate", rows={"co": {}}, metrics=asked)
+    scores = [Score("rmse", 1.0, case="a", method="co"), Score("seconds_gpu", 1.0, "s", case="a", method="co")]
+    result = ExperimentResult(experiment, scores, {})
+    assert result.unmeasured == ("seconds_cpu",)
+    assert result.metrics == ("rmse", "seconds_gpu", "dice")
 
 
 def test_the_trainings_of_a_row() -> None:

@@ -13,6 +13,8 @@ from anamorph.methods.dynunet import DynUNetSettings
 from anamorph.methods.lapirn import LapIRNSettings
 from anamorph.methods.macjnet import MacJNetSettings
 from anamorph.methods.network_choice import registration_network
+from anamorph.methods.registration import SimilaritySettings
+from anamorph.methods.voxelmorph import VoxelMorphSettings
 from anamorph.networks.deformation import Deformation
 from anamorph.training.configuration import TrainingConfiguration
 from anamorph.training.experiment import configured
@@ -73,15 +75,62 @@ def test_the_epoch_of_a_pyramid_is_chosen_when_all_its_levels_have_learnt(name: 
             assert schedule.validate_every > last_level + 0.5, training
 
 
-def test_a_map_costs_voxelmorph_in_the_frame_what_it_costs_lapirn() -> None:
-    frame, macjnet = (trained(name, "cpu")[of] for name, of in (("other_networks", "frame"), ("table_5", "macjnet")))
+def cost_of_a_map(configuration: TrainingConfiguration) -> float:
+    """What the same velocity costs a network, by the weight of the images."""
+    settings = configuration.settings
+    assert isinstance(settings, (MacJNetSettings, LapIRNSettings, VoxelMorphSettings))
     domain = Domain((16, 16, 16), (1.0, 1.0, 1.0), classes=1, modalities=("ct", "t1"))
     velocity = torch.rand(1, 3, 16, 16, 16, generator=torch.Generator().manual_seed(0))
-    costs = []
-    for configuration in (frame, macjnet):
-        settings = configuration.settings
-        assert isinstance(settings, MacJNetSettings)
-        network = registration_network(settings.registration, domain)
-        field = network.regularised(Deformation(velocity, velocity))
-        costs.append(float(settings.weights.smoothness * diffusion(field) / settings.weights.similarity))
-    assert costs[0] == pytest.approx(costs[1])
+    chosen = settings.registration if isinstance(settings, MacJNetSettings) else settings
+    field = registration_network(chosen, domain).regularised(Deformation(velocity, velocity))
+    assert settings.weights.smoothness is not None
+    return float(settings.weights.smoothness * diffusion(field) / settings.weights.similarity)
+
+
+def test_a_map_costs_voxelmorph_in_the_frame_what_it_costs_lapirn() -> None:
+    frame, macjnet = (trained(name, "cpu")[of] for name, of in (("other_networks", "frame"), ("table_5", "macjnet")))
+    assert cost_of_a_map(frame) == pytest.approx(cost_of_a_map(macjnet))
+
+
+@pytest.mark.parametrize("scale", ["cpu", "paper"])
+@pytest.mark.parametrize("name", ["table_2", "table_2_elastix", "hippocampus", "prostate_mr_us"])
+def test_a_map_costs_the_baselines_what_it_costs_macjnet(name: str, scale: Scale) -> None:
+    found = trained(name, scale)
+    costs = [cost_of_a_map(found[of]) for of in ("voxelmorph-mind", "reg-mind", "reg-macmind", "macjnet")]
+    assert costs == pytest.approx([costs[-1]] * 4)
+    assert {getattr(found[of].settings, "weights").similarity for of in ("voxelmorph-mind", "reg-mind")} == {20.0}  # noqa: B009
+
+
+def test_lapirn_of_table_2_is_the_network_with_mind_of_table_4() -> None:
+    rows = [read_experiment(FOLDER / f"table_{number}.yaml", "cpu").rows for number in (2, 4)]
+    assert rows[0]["LapIRN, MIND"].of == rows[1]["registration, MIND"].of
+
+
+@pytest.mark.parametrize("name", [*ABDOMENS, "hippocampus", "prostate_mr_us"])
+def test_on_coarse_voxels_macmind_looks_less_far(name: str) -> None:
+    reaches: dict[Scale, int] = {"cpu": 4, "paper": 8}
+    for scale, reach in reaches.items():
+        for training, configuration in trained(name, scale).items():
+            settings = configuration.settings
+            if isinstance(settings, SimilaritySettings) and settings.similarity == "macmind":
+                farthest = len(settings.alphas) * settings.distance
+                found = farthest + settings.patch_size // 2 + settings.macmind_bins.radius
+                assert found == reach or (name not in ABDOMENS and found == 5), training
+
+
+@pytest.mark.parametrize("name", ["table_5", "hippocampus", "prostate_mr_us"])
+def test_the_network_by_itself_has_as_many_steps(name: str) -> None:
+    """And differs from macJNet in the terms by which the networks teach each other alone."""
+    for scale in ("cpu", "paper"):
+        experiment = read_experiment(FOLDER / f"{name}.yaml", scale)
+        assert experiment.rows["registration, macMIND, as many steps"].of == "apart"
+        alone, joint = (configured(experiment)[of].model_dump() for of in ("apart", "macjnet"))
+        assert alone["settings"]["weights"] == joint["settings"]["weights"] | {"overlap": 0.0, "consistency": 0.0}
+        joint["settings"]["weights"] = alone["settings"]["weights"]
+        assert alone == joint
+
+
+@pytest.mark.parametrize("name", ABDOMENS)
+def test_structures_have_a_column_for_each_metric(name: str) -> None:
+    judged = read_experiment(FOLDER / f"{name}.yaml", "cpu").evaluate
+    assert set(judged.landmarks) == (set(judged.labels) if "tre_mm" in judged.metrics else set())

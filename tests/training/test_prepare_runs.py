@@ -484,3 +484,22 @@ def test_real_letters_and_hippocampi(real_data: Path, tmp_path: Path) -> None:
         native, seen = read_labels(scan.scan.labels).data, scan.load()["labels"]
         if all(n <= m for n, m in zip(native.shape, prepared.plan.shape, strict=True)):
             assert torch.bincount(seen.flatten())[1:].tolist() == torch.bincount(native.flatten())[1:].tolist()
+
+
+def test_masks_may_be_left_out(tmp_path: Path) -> None:
+    """Then no tensors have one, and the files stay where they are."""
+    cohort = write_scans(tmp_path / "scans")
+    cohort = replace(cohort, scans=tuple(with_mask(scan) for scan in cohort.scans))
+    prepared = prepare(cohort, tmp_path / "out", SMALL)
+    assert all("mask" in found.load() for found in prepared.scans)
+    before = files_in(tmp_path / "out")
+    prepared = prepare(cohort, tmp_path / "out", SMALL.model_copy(update={"masks": False}))
+    assert all(found.scan.mask is None and "mask" not in found.load() for found in prepared.scans)
+    assert changed(before, files_in(tmp_path / "out")) == {scan.name for scan in cohort.scans}
+    assert all(scan.mask is not None and scan.mask.exists() for scan in cohort.scans)
+
+
+def test_intensities_measured_in_masks_need_them() -> None:
+    measured = {"t1": Intensity(kind="zscore", content="mask")}
+    with pytest.raises(ValidationError, match="intensities of t1 are measured in masks, which are left out"):
+        PreparationSettings(masks=False, intensities=measured)

@@ -14,15 +14,17 @@ from anamorph.pairwise.groupwise_settings import GroupwiseSettings
 if TYPE_CHECKING:
     from anamorph.cli.screen import Screen
     from anamorph.data.cohort import Cohort
+    from anamorph.data.prepared import PreparedCohort
     from anamorph.inference.atlas_folder import Atlas
 
 ONLY = {
-    "build": ("split", "reference", "settings", "max_memory"),
+    "build": ("reference", "settings", "max_memory"),
     "export": ("case", "from_case", "landmarks", "surfaces", "meshes"),
+    "show": ("cohort", "refine"),
 }
 """Flags that only one action takes."""
-NOT_SHOW = ("modality", "device", "threads")
-"""Flags that the third does not take."""
+OF_COHORT = ("split", "refine", "modality", "device", "threads")
+"""Flags that the third takes with a cohort alone."""
 
 
 class AtlasRequest(BaseModel):
@@ -36,10 +38,15 @@ class AtlasRequest(BaseModel):
     """build: cohort.csv, its folder, or a prepared cohort. export, show: an atlas, or a trained model that has one."""
     out: Path | None = None
     """Folder for the results; show writes report.html into the atlas's own if absent."""
-    split: Literal["train", "all"] = "train"
-    """build: which cases."""
+    cohort: Path | None = None
+    """show, of a model: cases to fit its atlas to, which tell how good it is: cohort.csv, its folder, or a prepared
+    cohort."""
+    refine: bool = False
+    """show: refine each of these fits, as the model's settings say; by default they are one pass."""
+    split: Literal["train", "validation", "test", "extra", "all"] = "train"
+    """build, show: which cases."""
     modality: str | None = None
-    """build: which scans, where the cohort has several modalities. export: of the images, where the model knows
+    """build, show: which scans, where the cohort has several modalities. export: of the images, where the model knows
     several."""
     reference: Path | None = None
     """build: an image whose grid, place and size the atlas takes; by default the middle of the cases."""
@@ -58,9 +65,9 @@ class AtlasRequest(BaseModel):
     meshes: bool = False
     """export: surfaces of the atlas's labels as .vtk, too."""
     device: str = "auto"
-    """build, and export with a model: auto, cpu or cuda."""
+    """build, and with a model export and show: auto, cpu or cuda."""
     threads: Annotated[int, Field(ge=1)] | None = None
-    """build, export: CPU threads; all if absent."""
+    """CPU threads; all if absent."""
     max_memory: Bytes | None = None
     """build: memory that a registration stays within, bytes or as 4G."""
     force: bool = False
@@ -73,9 +80,11 @@ class AtlasRequest(BaseModel):
             given = [name for name in names if getattr(self, name) != fields[name].default]
             if given and action != self.action:
                 raise ValueError(f"{', '.join(given)} would do nothing in {self.action}")
-        idle = [name for name in NOT_SHOW if getattr(self, name) != fields[name].default]
-        if self.action == "show" and idle:
-            raise ValueError(f"{', '.join(idle)} would do nothing in show")
+        given = [name for name in OF_COHORT if getattr(self, name) != fields[name].default]
+        if self.action == "show" and self.cohort is None and given:
+            raise ValueError(f"{', '.join(given)} would do nothing in show without --cohort")
+        if self.action == "export" and self.split != fields["split"].default:
+            raise ValueError("split would do nothing in export")
         if self.action != "show" and self.out is None:
             raise ValueError(f"{self.action} needs --out")
         if self.action == "show" and self.force:
@@ -89,13 +98,13 @@ FORM = Form(
     AtlasRequest,
     positional=("action", "source"),
     groups={
-        "cases": ("split", "modality", "reference"),
+        "cases": ("cohort", "split", "modality", "refine", "reference"),
         "export": ("case", "from_case", "landmarks", "surfaces", "meshes"),
         "settings": (),
         "machine": ("device", "threads", "max_memory"),
     },
-    metavars={"out": "FOLDER", "source": "SOURCE", "modality": "NAME", "case": "CASE [CASE ...]", "from_case": "CASE",
-              "max_memory": "SIZE"},
+    metavars={"out": "FOLDER", "source": "SOURCE", "cohort": "COHORT", "modality": "NAME", "case": "CASE [CASE ...]",
+              "from_case": "CASE", "max_memory": "SIZE"},
     example="anamorph atlas build brains --iterations 4 --out brain_atlas",
     configurable=True,
 )  # fmt: skip
@@ -111,16 +120,22 @@ def _build(request: AtlasRequest, screen: Screen) -> None:
     import torch
 
     from anamorph.data.files import read
+    from anamorph.data.prepared import PreparedCohort
     from anamorph.inference.atlas import build_atlas
     from anamorph.inference.atlas_cases import scans_of
+    from anamorph.inference.atlas_folder import files_of
     from anamorph.inference.run_folder import Run
 
     if request.threads is not None:
         torch.set_num_threads(request.threads)
-    cohort, names = _cohort_and_names(request.source)
+    cohort = _cohort(request.source)
+    if isinstance(cohort, PreparedCohort):
+        cohort, names = cohort.cohort, cohort.plan.labels
+    else:
+        names = cohort.label_names
     scans = scans_of(cohort, None if request.split == "all" else request.split, request.modality)
     reference = None if request.reference is None else read(request.reference, modality=request.modality)
-    inputs = () if request.reference is None else (request.reference,)
+    inputs = (request.source, *(() if request.reference is None else (request.reference,)))
     assert request.out is not None
     with Run(request.out, "atlas build", request.model_dump(), inputs, request.force, screen.warning) as record:
         with screen.progress() as progress:
@@ -128,21 +143,19 @@ def _build(request: AtlasRequest, screen: Screen) -> None:
                 scans, request.out, request.settings, reference=reference, names=names, device=request.device,
                 max_memory=request.max_memory, progress=progress,
             )  # fmt: skip
+        for name in files_of(atlas):
+            record.path(name)
         _write_page(atlas, record.path("report.html"))
         record.finish()
     _tell(atlas, screen, request.out / "report.html")
 
 
-def _cohort_and_names(path: Path) -> tuple[Cohort, dict[int, str]]:
-    """A cohort by its table, its folder, or the folder of its prepared form, and what its labels are called."""
+def _cohort(path: Path) -> Cohort | PreparedCohort:
+    """A cohort by its table, its folder, or the folder of its prepared form."""
     from anamorph.data.cohort_files import read_cohort
     from anamorph.data.prepared import PreparedCohort
 
-    if not (path / "index.json").exists():
-        cohort = read_cohort(path)
-        return cohort, dict(cohort.label_names)
-    prepared = PreparedCohort.open(path)
-    return prepared.cohort, dict(prepared.plan.labels)
+    return PreparedCohort.open(path) if (path / "index.json").exists() else read_cohort(path)
 
 
 def _export(request: AtlasRequest, screen: Screen) -> None:
@@ -175,12 +188,25 @@ def _export(request: AtlasRequest, screen: Screen) -> None:
 
 
 def _show(request: AtlasRequest, screen: Screen) -> None:
+    import torch
+
     from anamorph.cli.reading import make_folder
     from anamorph.inference.atlas_folder import read_atlas
+    from anamorph.inference.atlas_judgement import check_judgement, judge_atlas
 
-    atlas = read_atlas(request.source)
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
+    atlas = read_atlas(request.source, "cpu" if request.cohort is None else request.device)
+    if request.cohort is not None:
+        check_judgement(atlas, request.refine)
     folder = request.out or atlas.folder or request.source
     make_folder(folder)
+    if request.cohort is not None:
+        split = None if request.split == "all" else request.split
+        with screen.progress() as progress:
+            atlas = judge_atlas(
+                atlas, _cohort(request.cohort), split, request.modality, refined=request.refine, progress=progress
+            )
     _write_page(atlas, folder / "report.html")
     _tell(atlas, screen, folder / "report.html")
 
@@ -202,19 +228,19 @@ def _tell(atlas: Atlas, screen: Screen, page: Path) -> None:
 
     for name, value in facts_of(atlas).items():
         screen.say(f"{name}: {value}")
-    if atlas.card is not None and atlas.card.rounds:
-        last = atlas.card.rounds[-1]
-        screen.say(f"sharpness: {last.relative_sharpness:.0%} of the cases' own")
-        if last.kind == "deformable":
-            lengths = [format_value(length, "mm") for length in (last.mean_deformation_mm, last.deformation_mm)]
+    quality = atlas.quality
+    if quality is not None:
+        screen.say(f"sharpness: {quality.relative_sharpness:.0%} of the cases' own")
+        if quality.mean_deformation_mm is not None and quality.deformation_mm is not None:
+            lengths = [format_value(length, "mm") for length in (quality.mean_deformation_mm, quality.deformation_mm)]
             screen.say(f"bias: {lengths[0]} mm, where a case is deformed by {lengths[1]} mm")
-        for facts in atlas.card.cases:
+        for facts in quality.cases:
             if facts.apart:
                 screen.say(
                     f"stands apart: {facts.case} (correlation {facts.similarity:.2f}, "
                     f"deformation {format_value(facts.deformation_mm, 'mm')} mm)"
                 )
-        for case, why in atlas.card.left_out.items():
+        for case, why in quality.left_out.items():
             screen.say(f"left out: {case}: {why}")
     for value, found in atlas.topology().items():
         counts = [_counted(found.components, "piece"), _counted(found.tunnels, "hole")]

@@ -58,6 +58,7 @@ def run(request: ExperimentRequest, screen: Screen) -> int:
     from anamorph.cli.compare import show, tell_failures
     from anamorph.cli.experiment_figures import figures_of, write_figures
     from anamorph.cli.screen import shown
+    from anamorph.evaluation.metrics import metric_of
     from anamorph.training.configuration import Machine
     from anamorph.training.experiment import run_experiment
     from anamorph.training.experiment_recipe import read_experiment
@@ -74,6 +75,8 @@ def run(request: ExperimentRequest, screen: Screen) -> int:
             progress=progress, say=screen.say,
         )  # fmt: skip
     pages = out / stem if experiment.folder else out  # several files may share the folder
+    for name in result.unmeasured:
+        screen.say(f"{metric_of(name).title} was not measured here, and is left out of the tables")
     comparisons, table = _compared(result, pages), request.results / paper / f"{stem}_{request.scale}"
     with screen.progress() as progress:
         figures = figures_of(result, out, comparisons, request.device, progress)
@@ -104,7 +107,7 @@ def _compared(result: ExperimentResult, pages: Path) -> dict[str, Comparison]:
         (pages / group).mkdir(exist_ok=True)
         found[group] = write_comparison(
             scores, pages / group, title=f"{experiment.title}: {group}" if group else experiment.title,
-            metrics=judged.metrics, labels=judged.labels, reference=judged.reference,
+            metrics=result.metrics, labels=judged.labels, reference=judged.reference,
         )  # fmt: skip
     return found
 

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from anamorph.evaluation.comparison import Comparison
     from anamorph.report.experiment_html import ExperimentFigures
     from anamorph.report.experiment_sheets import Case
+    from anamorph.report.registration_sheets import RegisteredCase
     from anamorph.report.sheet import Sheet
     from anamorph.report.translation_sheets import TranslatedCase
     from anamorph.training.experiment import ExperimentResult
     from anamorph.training.experiment_cases import CaseShown
+    from anamorph.training.experiment_registrations import RegistrationShown, Warped
     from anamorph.training.experiment_translations import TranslationShown
 
 MOST_COLUMNS, MOST_EXAMPLES = 6, 4
@@ -29,13 +31,13 @@ def figures_of(
     device: str,
     progress: Callable[[str, float], None] | None = None,
 ) -> ExperimentFigures:
-    """All that can be drawn; cases are segmented again where their labels are not kept.
+    """All that can be drawn; cases are segmented or registered again where what was found is not kept.
 
     Args:
         result: of the experiment.
         folder: of its files.
         comparisons: group -> its methods compared.
-        device: to segment on.
+        device: to compute on.
         progress: told a stage and how much of it is done.
     """
     from anamorph.report.charts import bars, lines
@@ -51,8 +53,9 @@ def figures_of(
     if result.experiment.evaluate.task == "translate":
         sheets = _translations(result, folder, comparisons, device)
         return ExperimentFigures(drawn.bars, drawn.lines, None, sheets, drawn.atlases)
-    if result.experiment.evaluate.task != "segment":
-        return drawn
+    if result.experiment.evaluate.task == "register":
+        sheets = _registrations(result, folder, comparisons, device, progress)
+        return ExperimentFigures(drawn.bars, drawn.lines, None, sheets, drawn.atlases)
 
     def found_in(wanted: list[str], methods: tuple[str, ...]) -> dict[str, CaseShown]:
         return show_cases(result.experiment, folder, wanted, methods, device, progress)
@@ -93,6 +96,33 @@ def _translations(
         chosen = {what: name for what, name in chosen.items() if name in cases}
         if chosen:
             sheets[group] = sheet_of_translations(cases, chosen, methods, comparison)
+    return sheets
+
+
+def _registrations(
+    result: ExperimentResult,
+    folder: Path,
+    comparisons: Mapping[str, Comparison],
+    device: str,
+    progress: Callable[[str, float], None] | None,
+) -> dict[str, Sheet]:
+    """Of each group best, median and worst case, registered again where their maps are not kept."""
+    import torch
+
+    from anamorph.report.registration_sheets import sheet_of_registrations
+    from anamorph.training.experiment_cases import evenly, telling_cases
+    from anamorph.training.experiment_registrations import show_registrations
+
+    sheets, threads = {}, torch.get_num_threads()
+    for group, comparison in comparisons.items():
+        methods = evenly([name for name in comparison.methods if name != "none"], MOST_COLUMNS)
+        chosen = telling_cases(comparison)
+        wanted = [*chosen.values()]
+        found = show_registrations(result.experiment, folder, wanted, methods, device, threads, progress)
+        if found:
+            names = next(iter(found.values())).names
+            cases = {name: _registered(one) for name, one in found.items()}
+            sheets[group] = sheet_of_registrations(cases, chosen, methods, names, comparison)
     return sheets
 
 
@@ -143,6 +173,19 @@ def _translated(shown: TranslationShown) -> TranslatedCase:
     truth = next(iter(found.values())).compared.truth.data[0].numpy()
     modalities = source.modality, shown.target
     return TranslatedCase(source.data[0].numpy(), source.grid.affine, modalities, truth, pictures, shown.labels)
+
+
+def _registered(shown: RegistrationShown) -> RegisteredCase:
+    from anamorph.report.registration_sheets import Placed, RegisteredCase
+
+    def placed(one: Warped) -> Placed:
+        return Placed(one.image.data[0].numpy(), one.labels, one.displacement_mm)
+
+    fixed, modalities = shown.fixed, (shown.fixed.modality, shown.before.image.modality)
+    found = {name: placed(one) for name, one in shown.found.items()}
+    return RegisteredCase(
+        fixed.data[0].numpy(), fixed.grid.affine, modalities, shown.truth, placed(shown.before), found
+    )
 
 
 def _case(shown: CaseShown) -> Case:

@@ -12,6 +12,7 @@ from anamorph.cli.reading import VOXEL_FLAGS, VoxelReading, make_folder, refuse_
 
 if TYPE_CHECKING:
     from anamorph.cli.screen import Screen
+    from anamorph.losses.log_polar import LogPolarBins
 
 PICTURE = "features.svg"
 Count = Annotated[int, Field(ge=1)]
@@ -32,6 +33,14 @@ class FeaturesRequest(VoxelReading):
     """Side of a patch, voxels, odd."""
     alphas: tuple[Annotated[float, Field(ge=0)], ...] = Field((0.7, 0.3), min_length=1)
     """Weights of macMIND's scales, small to large."""
+    window: Count = 5
+    """Side of the window that macMIND's bins divide, voxels, odd."""
+    angles: Count = 8
+    """Sectors of that window in the plane of the first two axes."""
+    radii: Count = 2
+    """Rings of it there."""
+    heights: Count = 1
+    """Slices of it along the third axis; 2-D has one."""
     plane: Literal["axial", "coronal", "sagittal"] = "axial"
     """Slice of the picture."""
     at: float | None = None
@@ -43,12 +52,19 @@ class FeaturesRequest(VoxelReading):
     force: bool = False
     """Replace existing files."""
 
-    @field_validator("patch_size")
+    @field_validator("patch_size", "window")
     @classmethod
     def _odd(cls, size: int) -> int:
         if size % 2 == 0:
-            raise ValueError("the side of a patch is odd")
+            raise ValueError("an odd number, so that a voxel is in the middle")
         return size
+
+    @field_validator("alphas")
+    @classmethod
+    def _some(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
+        if not any(alphas):
+            raise ValueError("at least one of alphas is above 0")
+        return alphas
 
     @model_validator(mode="after")
     def _check(self) -> FeaturesRequest:
@@ -56,17 +72,25 @@ class FeaturesRequest(VoxelReading):
             raise ValueError("each descriptor once")
         if self.modality and len(self.modality) != len(self.images):
             raise ValueError("as many modalities as images")
+        if "macmind" in self.descriptor:
+            self.bins()
         names = [name_of(path) for path in self.images]
         if len(set(names)) < len(names):
             raise ValueError("images with names of their own, by which the maps are called")
         return self
+
+    def bins(self) -> LogPolarBins:
+        """Those of macMIND; a ValueError where one would hold nothing."""
+        from anamorph.losses.log_polar import LogPolarBins
+
+        return LogPolarBins(self.window, self.angles, self.radii, self.heights)
 
 
 FORM = Form(
     FeaturesRequest,
     positional=("images",),
     groups={
-        "descriptors": ("descriptor", "distance", "patch_size", "alphas"),
+        "descriptors": ("descriptor", "distance", "patch_size", "alphas", "window", "angles", "radii", "heights"),
         "picture": ("plane", "at", "modality"),
         "reading": VOXEL_FLAGS,
     },
@@ -106,7 +130,7 @@ def run(request: FeaturesRequest, screen: Screen) -> int:
                 progress("describe", (number + place / len(request.descriptor)) / len(request.images))
                 one = feature_image(
                     image, kind, distance=request.distance, patch_size=request.patch_size, alphas=request.alphas,
-                    max_memory=request.max_memory,
+                    bins=request.bins(), max_memory=request.max_memory,
                 )  # fmt: skip
                 write(one, maps[path, kind])
                 found[kind] = one.data[0].numpy()

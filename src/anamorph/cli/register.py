@@ -57,6 +57,7 @@ KEY_SCORES = (
     "jacobian_min",
     "jacobian_max",
     "inverse_residual_p95_mm",
+    "inverse_consistency_p95_mm",
 )
 """What the terminal shows, in this order; ``scores.csv`` and the report hold every row."""
 

@@ -23,11 +23,10 @@ def run_atlases(request: SegmentationRequest, screen: Screen) -> int:
 
     files = (*request.inputs().values(), *folders_of(request))
     run = Run(request.out, "segment", request.model_dump(), files, request.force, screen.warning)
-    (_cohort if is_cohort(request.image) else _image)(request, run, screen)
-    return 0
+    return (_cohort if is_cohort(request.image) else _image)(request, run, screen)
 
 
-def _image(request: SegmentationRequest, run: Run, screen: Screen) -> None:
+def _image(request: SegmentationRequest, run: Run, screen: Screen) -> int:
     from anamorph.cli.segment import key_rows
     from anamorph.inference.multi_atlas_run import run_multi_atlas
     from anamorph.report.inputs import ReportInputs
@@ -42,10 +41,12 @@ def _image(request: SegmentationRequest, run: Run, screen: Screen) -> None:
     )
     result, shown = recorded(run, screen, work, refused)
     say_summary(judge(shown), key_rows(result.scores), run, screen)
+    return 0
 
 
-def _cohort(request: SegmentationRequest, run: Run, screen: Screen) -> None:
-    """Each image has a page of its own; one line of each is shown."""
+def _cohort(request: SegmentationRequest, run: Run, screen: Screen) -> int:
+    """Each image has a page of its own; one line of each is shown. The exit code tells of failed ones."""
+    from anamorph.cli.compare import FAILURES
     from anamorph.cli.screen import shown as path_shown
     from anamorph.data.files import atomic_write
     from anamorph.inference.multi_atlas_run import run_multi_atlas
@@ -69,10 +70,11 @@ def _cohort(request: SegmentationRequest, run: Run, screen: Screen) -> None:
         run.facts["failed"] = failed
         run.finish()
     if failed:
-        screen.say(f"failed: {failed}, as the warnings tell")
+        screen.say(f"failed: {failed}, as the warnings and scores.csv tell")
     if dice:
         screen.say(f"mean Dice of {len(dice)}: {sum(dice) / len(dice):.3f}")
     screen.say(f"scores: {path_shown(run.folder / 'scores.csv')}; a report.html in the folder of each image")
+    return FAILURES if failed else 0
 
 
 def report_of(request: SegmentationRequest, result: CaseResult, run: Run) -> ReportInputs:

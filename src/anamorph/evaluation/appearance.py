@@ -14,6 +14,8 @@ from anamorph.evaluation.scores import Score
 
 BINS = 64
 PERCENTILES = (0.5, 99.5)
+OF_ONE_SCALE = ("structural_similarity", "rmse", "psnr_db")
+"""Metrics that mean something of two images of one modality and one scale only."""
 
 ImageArray = Float[np.ndarray, "..."]
 OptionalMask = Bool[np.ndarray, "..."] | None
@@ -88,16 +90,25 @@ def peak_signal_to_noise_db(fixed: ImageArray, warped: ImageArray, mask: Optiona
     return float(20 * np.log10(dynamic_range / error)) if error else float("inf")
 
 
-def appearance_scores(fixed: ImageArray, warped: ImageArray, mask: OptionalMask = None) -> list[Score]:
-    """MI, NMI, NCC and SSIM of a fixed and a warped image, inside a mask if one is given."""
+def appearance_scores(
+    fixed: ImageArray, warped: ImageArray, mask: OptionalMask = None, *, same_scale: bool = False
+) -> list[Score]:
+    """MI, NMI, NCC and perhaps SSIM of a fixed and a warped image, inside a mask if one is given.
+
+    Args:
+        fixed, warped: intensities on one grid.
+        mask: where to look.
+        same_scale: whether both are of one modality and one scale. SSIM expects that: where what is bright in one image
+            is dark in the other its covariance is negative, and the worst alignment scores best.
+    """
     if fixed.shape != warped.shape:
         raise ValueError(f"two images on one grid have one shape, found {fixed.shape} and {warped.shape}")
-    measured = (
+    measured = [
         ("mutual_information", "nats", mutual_information_nats),
         ("normalised_mutual_information", "", normalised_mutual_information),
         ("normalised_cross_correlation", "", normalised_cross_correlation),
-        ("structural_similarity", "", structural_similarity),
-    )
+        *([("structural_similarity", "", structural_similarity)] if same_scale else []),
+    ]
     reason = _why_undefined(fixed, warped, mask)
     return [Score(name, measure(fixed, warped, mask), unit, reason=reason) for name, unit, measure in measured]
 

@@ -79,6 +79,7 @@ def registration_scores(
     true_mask: Bool[np.ndarray, "..."] | None = None,
     inverse_mm: Displacement | None = None,
     inverse_affine: np.ndarray | None = None,
+    backward_mm: Displacement | None = None,
 ) -> list[Score]:
     """Folding always; everything else where what it needs is given, both sides of it.
 
@@ -89,7 +90,7 @@ def registration_scores(
         mask: where the Jacobian is looked at; everywhere if absent.
         fixed, warped: intensities on the fixed grid.
         seen: where both are compared, as the part of the fixed grid that the moving image covers.
-        same_scale: whether both are of one modality and one scale, so that RMSE and PSNR mean something.
+        same_scale: whether both are of one modality and one scale, so that SSIM, RMSE and PSNR mean something.
         fixed_labels, warped_labels: on the fixed grid.
         names: as for ``segmentation_scores``.
         nsd_tolerance_mm: of the normalised surface Dice.
@@ -98,10 +99,14 @@ def registration_scores(
         true_mask: where the map is compared with the true one.
         inverse_mm: the map back, moving -> fixed, RAS mm, on a grid of its own.
         inverse_affine: of that grid.
+        backward_mm: what the method itself finds for moving -> fixed, on the same grid, where it finds both.
     """
     rows = _with_per_mille(folding_scores(displacement_mm, affine, mask))
     if inverse_mm is not None and inverse_affine is not None:
         rows += inverse_residual_scores(displacement_mm, affine, inverse_mm, inverse_affine)
+    if backward_mm is not None and inverse_affine is not None:
+        maps = displacement_mm, affine, backward_mm, inverse_affine
+        rows += inverse_residual_scores(*maps, metric="inverse_consistency")
     if true_mm is not None:
         rows += map_error_scores(displacement_mm, true_mm, true_mask)
     if landmarks is not None and transform is not None:
@@ -110,7 +115,7 @@ def registration_scores(
         spacing_mm = np.linalg.norm(affine[:-1, :-1], axis=0)
         rows += segmentation_scores(fixed_labels, warped_labels, spacing_mm, names, nsd_tolerance_mm=nsd_tolerance_mm)
     if fixed is not None and warped is not None:
-        rows += appearance_scores(fixed, warped, seen)
+        rows += appearance_scores(fixed, warped, seen, same_scale=same_scale)
         rows += intensity_scores(fixed, warped, seen) if same_scale else []
     return rows
 

@@ -139,9 +139,17 @@ def inverse_residual_scores(
     backward_mm: Displacement,
     backward_affine: np.ndarray,
     most_points: int = 200_000,
+    metric: str = "inverse_residual",
 ) -> list[Score]:
-    """Mean, 95th percentile and maximum of the inverse residual over voxels of the forward grid, evenly thinned out."""
-    names = ("inverse_residual_mean_mm", "inverse_residual_p95_mm", "inverse_residual_max_mm")
+    """Mean, 95th percentile and maximum of the inverse residual over voxels of the forward grid, evenly thinned out.
+
+    Args:
+        forward_mm, forward_affine, backward_mm, backward_affine: as for ``inverse_miss_mm``.
+        most_points: at most about so many voxels.
+        metric: inverse_residual of a map and the inverse computed of it; inverse_consistency of two maps that were
+            found each by itself.
+    """
+    names = [f"{metric}_{summary}_mm" for summary in ("mean", "p95", "max")]
     if not (np.isfinite(forward_mm).all() and np.isfinite(backward_mm).all()):
         return [Score(name, np.nan, "mm", reason="a displacement is not finite") for name in names]
     shape = forward_mm.shape[1:]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from anamorph.errors import InputError
+from anamorph.errors import ConfigurationError, InputError
 from anamorph.evaluation.scores import Score
 
 Points = Float[np.ndarray, "_ _"]
@@ -59,3 +59,32 @@ def landmark_scores(
         "tre_max_mm": error.max(),
     }
     return rows + [Score(metric, float(value), "mm", reason=lost) for metric, value in summary.items()]
+
+
+def structure_errors(scores: Iterable[Score], structures: Mapping[str, Sequence[str]]) -> list[Score]:
+    """The mean target registration error of each structure, by case and method, as ``tre_mm`` of its name.
+
+    Args:
+        scores: of cases; the ``tre_mm`` of landmarks among them are read.
+        structures: name -> its landmarks; of a case that lacks some of them, the mean of the others.
+
+    Raises:
+        ConfigurationError: E-EVA-004, a landmark that no case has.
+    """
+    errors: dict[tuple[str, str], dict[str, Score]] = {}
+    for row in scores:
+        if row.metric == "tre_mm":
+            errors.setdefault((row.case, row.method), {})[row.label] = row
+    known = sorted({name for found in errors.values() for name in found})
+    for name in (landmark for landmarks in structures.values() for landmark in landmarks):
+        if name not in known:
+            do = f"choose from {', '.join(known)}" if known else ""
+            raise ConfigurationError("E-EVA-004", f"the scores have no landmark {name!r}", do=do)
+    rows = []
+    for (case, method), found in errors.items():
+        for structure, landmarks in structures.items():
+            own = [found[name] for name in landmarks if name in found]
+            if own:
+                mean, why = float(np.mean([row.value for row in own])), next((r.reason for r in own if r.reason), "")
+                rows.append(Score("tre_mm", mean, "mm", structure, why, case=case, method=method))
+    return rows

@@ -70,15 +70,20 @@ METRICS = {
     "topological_success": Metric("Topological success", True),
     "atlas_betti_error": Metric("Betti error to the atlas", False),
     "inverse_residual_mm": Metric("Inverse residual", False, "mm"),
+    "inverse_consistency_mm": Metric("Inverse consistency error", False, "mm"),
     "mice_voxels": Metric("MICE", False, "voxels"),
     "mice_mm": Metric("MICE", False, "mm"),
     "ic_dice": Metric("IC-DSC", True),
+    "atlases_used": Metric("Atlases"),
     "seconds_cpu": Metric("Time, CPU", False, "s"),
     "seconds_gpu": Metric("Time, GPU", False, "s"),
     "peak_memory_mib": Metric("Peak memory", False, "MiB"),
     "peak_gpu_memory_mib": Metric("Peak GPU memory", False, "MiB"),
 }
 """Metric -> what is known of it. Means and percentiles over labels, landmarks or voxels go by their stem."""
+
+COSTS = ("seconds_cpu", "seconds_gpu", "peak_memory_mib", "peak_gpu_memory_mib")
+"""What depends on the machine: a run on one device has none of those of the other."""
 
 LEADING = (
     "dice_mean", "hd95_mean_mm", "assd_mean_mm", "nsd_*mm_mean", "tre_mean_mm", "map_error_mean_mm",

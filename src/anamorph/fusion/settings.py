@@ -15,6 +15,20 @@ Positive = Annotated[float, Field(gt=0)]
 SEARCHING = {"non_local": ("mind", "ssd", "lncc"), "joint": ("mind", "ssd")}
 """Rules that look for better patches nearby, and what they may compare."""
 
+READ_BY = {
+    "similarity": ("global", "local", "block", "non_local", "joint"),
+    "sigma": ("local",),
+    "block_radius": ("block", "local_mi"),
+    "patch_radius": ("global", "non_local", "joint"),
+    "search_radius": ("non_local", "joint"),
+    "power": ("global", "local", "block", "local_mi"),
+    "nearest": ("non_local",),
+    "alpha": ("joint",),
+    "beta": ("joint",),
+    "iterations": ("staple",),
+}
+"""Field -> the rules that read it; ``bins`` goes with the comparison local_mi."""
+
 
 class FusionSettings(BaseModel):
     """Settings of a label fusion. Lengths are voxels of the target's grid. A field names the rules that read it."""
@@ -27,8 +41,9 @@ class FusionSettings(BaseModel):
 
     similarity: PatchSimilarity = "mind"
     """What is compared around a voxel (global, local, block, non_local, joint). mind: self-similarity descriptors. ssd:
-    intensities normalised in each patch. lncc: squared correlation. local_mi: mutual information. All but ssd are for
-    images of different modalities too; joint takes mind or ssd, non_local anything but local_mi."""
+    intensities normalised in each patch. lncc: squared correlation. local_mi: mutual information. mind and local_mi are
+    for images of other modalities too, lncc where their contrasts map linearly, ssd for one modality; joint takes mind
+    or ssd, non_local anything but local_mi."""
 
     sigma: Annotated[float, Field(gt=0, le=10)] = 2.0
     """Width of the Gaussian window (local)."""
@@ -69,4 +84,10 @@ class FusionSettings(BaseModel):
         allowed = SEARCHING.get(self.fusion)
         if allowed and self.similarity not in allowed:
             raise ValueError(f"{self.fusion} compares by {' or '.join(allowed)}, not by {self.similarity}")
+        compares = self.similarity if self.fusion in READ_BY["similarity"] else self.fusion
+        idle = [name for name, rules in READ_BY.items() if self.fusion not in rules]
+        idle += [] if compares == "local_mi" else ["bins"]
+        given = [name for name in idle if getattr(self, name) != FusionSettings.model_fields[name].default]
+        if given:
+            raise ValueError(f"{', '.join(given)} would do nothing with {self.fusion}")
         return self

@@ -12,7 +12,7 @@ are as many as atlases, however many labels exist. theta has n K^2 numbers, a fe
 
 Voxels with the same labels of all atlases share their W, so the steps run over the different patterns of labels, which
 are counted once. Steps end when no entry of theta moves by more than 1e-7, and after ``iterations`` at the latest, for
-in flat likelihoods the end may be far.
+in flat likelihoods the end may be far; where theta then still moves by more than 0.001, W-FUS-001 says so.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from anamorph.errors import warn
 from anamorph.fusion.boxes import Contest, boxes, find_contest
 from anamorph.fusion.rules import Atlases, Rule
 from anamorph.fusion.settings import FusionSettings
@@ -32,6 +33,9 @@ SURE = 0.99999
 SETTLED = 1e-7
 """Change of a probability that ends the steps."""
 
+OPEN = 1e-3
+"""Change that is told where the steps run out: below it hardly a voxel changes any more."""
+
 LEAST = 1e-12
 """Least probability of a confusion: one that was never seen must not veto what all other atlases say."""
 
@@ -40,12 +44,19 @@ CHUNK = 2**22
 
 
 def staple(atlases: Atlases, settings: FusionSettings) -> Rule:
-    """Labels by their posterior probability, given what every atlas confuses."""
+    """Labels by their posterior probability, given what every atlas confuses.
+
+    Warns:
+        W-FUS-001: the steps ran out while the estimate still moved by more than a thousandth.
+    """
     per_voxel = 2 * len(atlases.labels)
     patterns, counts = _patterns(atlases, per_voxel)
     values = patterns.unique()
     estimate = _Performance(torch.searchsorted(values, patterns), counts, len(values))
-    estimate.run(settings.iterations)
+    moved = estimate.run(settings.iterations)
+    if moved > OPEN:
+        found = f"STAPLE was stopped after {settings.iterations} steps, when probabilities still moved by {moved:.2g}"
+        warn("W-FUS-001", f"{found}; more iterations would settle it")
 
     def vote(contest: Contest) -> Votes:
         labels = contest.labels(atlases.labels)
@@ -96,12 +107,15 @@ class _Performance:
         right = torch.eye(kinds, dtype=torch.float64, device=patterns.device) * (SURE - wrong)
         self.theta = (right + wrong).repeat(len(patterns), 1, 1)
 
-    def run(self, iterations: int) -> None:
-        """Expectation and maximisation in turn."""
+    def run(self, iterations: int) -> float:
+        """Expectation and maximisation in turn; by how much the last turn moved theta."""
+        moved = 0.0
         for _ in range(iterations):
             before, self.theta = self.theta, self._maximised()
-            if float((self.theta - before).abs().max()) < SETTLED:
+            moved = float((self.theta - before).abs().max())
+            if moved < SETTLED:
                 break
+        return moved
 
     def posterior(self, labels: Int[Tensor, "atlases voxels"]) -> Float[Tensor, "atlases voxels"]:
         """W of what each atlas proposes; nought where an earlier one proposes the same."""

@@ -10,7 +10,7 @@ goes on where it was.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +23,7 @@ from anamorph.data.files import read
 from anamorph.data.image import Image
 from anamorph.errors import InputError
 from anamorph.evaluation.appearance import normalised_cross_correlation
-from anamorph.evaluation.atlas_quality import OUTLIER, change, foreground, mean_length_mm, robust_z, sharpness
+from anamorph.evaluation.atlas_quality import change, foreground, mean_length_mm, sharpness
 from anamorph.inference.atlas_cases import (
     GroupCases,
     blurred,
@@ -32,7 +32,8 @@ from anamorph.inference.atlas_cases import (
     soft_labels,
     state_of,
 )
-from anamorph.inference.atlas_folder import Atlas, AtlasCard, CaseFacts, RoundFacts, question_empty, write_atlas
+from anamorph.inference.atlas_folder import Atlas, AtlasCard, RoundFacts, question_empty, write_atlas
+from anamorph.inference.atlas_judgement import beside_each_other, measured_on, shown_on
 from anamorph.inference.atlas_rounds import RoundFolder, digest, read_map, write_map
 from anamorph.inference.register import register
 from anamorph.inference.run_folder import environment
@@ -47,14 +48,9 @@ from anamorph.pairwise.groupwise import (
     linear_part,
 )
 from anamorph.pairwise.groupwise_settings import GroupwiseSettings
-from anamorph.pairwise.preparation import shape_with_voxels
 from anamorph.pairwise.register import Progress
-from anamorph.spatial.field import resize
 from anamorph.spatial.grid import Grid
 from anamorph.spatial.transform import Affine, Transform
-
-MEASURED_VOXELS = 100_000
-"""Voxels on which deformations are measured."""
 
 
 def build_atlas(
@@ -92,7 +88,7 @@ def build_atlas(
     ordered = sorted(scans, key=lambda scan: scan.name)
 
     def build(anew: bool) -> Atlas:
-        cases = GroupCases({scan.name: scan for scan in ordered}, settings.ct_window, progress)
+        cases = GroupCases({scan.name: scan for scan in ordered}, progress, ct_window=settings.ct_window)
         return _Build(cases, folder, settings, reference, dict(names or {}), device, max_memory, anew).run()
 
     try:
@@ -161,7 +157,7 @@ class _Build:
             self.grid = self.reference.grid
         else:
             self.grid = common_grid(self.grids[name] for name in self.cases.scans)
-        self.measured = self.grid.resized(shape_with_voxels(self.grid, MEASURED_VOXELS))
+        self.measured = measured_on(self.grid)
         chosen = self.settings.model_dump(mode="json", exclude={"iterations", "tolerance"})
         where = [str(self.grid.shape), str(self.grid.affine.tolist())]
         states = [state_of(scan) for scan in self.cases.scans.values()]
@@ -273,7 +269,8 @@ class _Build:
         self, number: int, template: Template, files: RoundFolder, mean: Transform
     ) -> tuple[Template, RoundFacts]:
         """The new template, and what the round did."""
-        average, shown, small = ImageMean(self.grid), foreground(template.image.numpy()), self._shown(template)
+        average = ImageMean(self.grid)
+        shown, small = foreground(template.image.numpy()), shown_on(template.image, self.measured)
         total = np.zeros((self.grid.ndim, *self.measured.shape))
         lengths, sharpnesses = [], []
 
@@ -308,7 +305,7 @@ class _Build:
     def finish(self, template: Template) -> Atlas:
         """Labels, and how each case lies to the atlas; everything written."""
         files = RoundFolder(self.folder, len(self.rounds))
-        mean, picture, small = _mean_of(files), template.image.numpy(), self._shown(template)
+        mean, picture, small = _mean_of(files), template.image.numpy(), shown_on(template.image, self.measured)
         shown, values = foreground(picture), sorted(self.values)
         labels, rows = ImageMean(self.grid, 1 + len(values)), []
 
@@ -322,7 +319,7 @@ class _Build:
             return alike, moved, None if found is None else soft_labels(found, values, transform, self.grid)
 
         for scan, (alike, moved, soft) in self.cases.each("finish", work):
-            rows.append((scan.name, alike if np.isfinite(alike) else 0.0, moved))
+            rows.append((scan.name, alike, moved))
             if soft is not None:
                 labels.add(*soft)
         names = {value: self.names.get(value, str(value)) for value in values}
@@ -334,7 +331,7 @@ class _Build:
             labelled=labels.count,
             left_out=self.cases.left_out,
             rounds=tuple(self.rounds),
-            cases=tuple(_judged(rows)),
+            cases=tuple(beside_each_other(rows)),
             settings=self.settings.model_dump(mode="json"),
             environment=environment(),
         )
@@ -357,10 +354,6 @@ class _Build:
             raise ValueError("its map was deleted during the build")
         return centred(stored.transform, mean)
 
-    def _shown(self, template: Template) -> np.ndarray:
-        """The foreground on the grid that deformations are measured on."""
-        return foreground(resize(template.image[None, None], self.measured.shape)[0, 0].numpy())
-
 
 def _mean_of(files: RoundFolder) -> Transform:
     """The mean map of a round.
@@ -372,17 +365,6 @@ def _mean_of(files: RoundFolder) -> Transform:
     if stored is None:
         raise InputError("E-ATL-007", "missing or damaged", file=files.mean_file, do="build the atlas again")
     return stored.transform
-
-
-def _judged(rows: Sequence[tuple[str, float, float]]) -> Iterator[CaseFacts]:
-    """Each case beside the others."""
-    unlike = robust_z([1 - alike for _, alike, _ in rows])
-    moved = robust_z([length for _, _, length in rows])
-    for (name, alike, length), z_unlike, z_moved in zip(rows, unlike, moved, strict=True):
-        yield CaseFacts(
-            case=name, similarity=alike, deformation_mm=length, z_dissimilarity=z_unlike, z_deformation=z_moved,
-            apart=max(z_unlike, z_moved) > OUTLIER,
-        )  # fmt: skip
 
 
 def _fingerprint(template: Tensor) -> str:

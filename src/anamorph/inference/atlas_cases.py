@@ -1,4 +1,4 @@
-"""The cases that an atlas is built from, one at a time: read, normalised, warped; one that fails is left out."""
+"""The cases that an atlas is built from or judged by, one at a time; one that fails is left out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 
 
 def scans_of(cohort: Cohort, split: Split | None, modality: str | None) -> tuple[Scan, ...]:
-    """The scans to build from: one modality, of one split or of all.
+    """The scans to build from or to judge by: one modality, of one split or of all.
 
     Raises:
         ConfigurationError: E-ATL-006, the modality is open or not there.
@@ -57,18 +57,16 @@ class Look(NamedTuple):
 
 
 @dataclass(eq=False)
-class GroupCases:
-    """The cases that still have a part in an atlas.
+class Cases:
+    """The cases that still have a part in what is computed.
 
     Args:
         scans: by name.
-        ct_window: low and high HU that are kept of a CT.
         progress: told the stage, and the share of the cases that are done.
         left_out: name -> why.
     """
 
     scans: dict[str, Scan]
-    ct_window: tuple[float, float]
     progress: Progress | None = None
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -94,7 +92,34 @@ class GroupCases:
             yield scan, result
         if self.progress is not None:
             self.progress(stage, 1.0)
-        self._refuse_too_few()
+        self.refuse_too_few()
+
+    def refuse_too_few(self) -> None:
+        """Refuse to go on with fewer than two.
+
+        Raises:
+            InputError: E-ATL-002.
+        """
+        if len(self.scans) < FEWEST_CASES:
+            raise too_few(len(self.scans), self.left_out)
+
+    def leave_out(self, reasons: Mapping[str, str]) -> None:
+        """Go on without some cases, and say why."""
+        for name, why in reasons.items():
+            warn("W-ATL-001", f"{name} is left out: {why}")
+            self.left_out[name] = why
+            self.scans.pop(name, None)
+
+
+@dataclass(eq=False)
+class GroupCases(Cases):
+    """The cases that still have a part in a group-wise atlas: read, normalised, warped.
+
+    Args:
+        ct_window: low and high HU that are kept of a CT.
+    """
+
+    ct_window: tuple[float, float] = field(kw_only=True)
 
     def keep_one_dimension(self, grids: Mapping[str, Grid]) -> None:
         """Leave out 2-D cases among 3-D ones, or the other way round, whichever are fewer.
@@ -109,18 +134,7 @@ class GroupCases:
         ((usual, count),) = counts.most_common(1)
         others = [name for name in self.scans if grids[name].ndim != usual]
         self.leave_out({name: f"{grids[name].ndim}-D, {count} cases are {usual}-D" for name in others})
-        self._refuse_too_few()
-
-    def _refuse_too_few(self) -> None:
-        if len(self.scans) < FEWEST_CASES:
-            raise too_few(len(self.scans), self.left_out)
-
-    def leave_out(self, reasons: Mapping[str, str]) -> None:
-        """Go on without some cases, and say why."""
-        for name, why in reasons.items():
-            warn("W-ATL-001", f"{name} is left out: {why}")
-            self.left_out[name] = why
-            self.scans.pop(name, None)
+        self.refuse_too_few()
 
     def look_at(self, scan: Scan, reference: Image | None) -> Look:
         """Read all of a case once.
@@ -165,7 +179,7 @@ def question_labels(labelled: Mapping[str, set[int]], names: Mapping[int, str]) 
 def too_few(count: int, left_out: Mapping[str, str]) -> InputError:
     """The refusal of what is no group."""
     why = f"; {next(iter(left_out))}: {next(iter(left_out.values()))}" if left_out else ""
-    found = f"{count} case{'s' * (count != 1)} to build from{why}"
+    found = f"{count} usable case{'s' * (count != 1)}{why}"
     return InputError("E-ATL-002", found, expected=f"at least {FEWEST_CASES}", do="see --split and --modality")
 
 

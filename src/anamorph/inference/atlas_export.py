@@ -25,7 +25,7 @@ from anamorph.data.transform_files import write_transform
 from anamorph.errors import ConfigurationError
 from anamorph.evaluation.scores import Score, of_case, to_csv
 from anamorph.evaluation.topology import topology_scores
-from anamorph.inference.atlas_folder import Atlas, write_atlas
+from anamorph.inference.atlas_folder import Atlas, files_of, write_atlas
 from anamorph.inference.correspondence import (
     Subject,
     carry,
@@ -114,7 +114,8 @@ def export_atlas(
     labels = atlas.labels()
     meshes = dict(meshes_of(labels)) if wanted.meshes and labels is not None else {}
     if not cases:
-        for name in write_atlas(atlas, run.folder):
+        write_atlas(atlas, run.folder)
+        for name in files_of(atlas):
             run.path(name)
         _write_meshes({f"mesh_{value}": mesh for value, mesh in meshes.items()}, run, "")
         return

@@ -118,6 +118,26 @@ class AtlasCard(BaseModel):
     """Versions that it was built with."""
 
 
+@dataclass(frozen=True)
+class AtlasQuality:
+    """How an atlas lies to cases.
+
+    Args:
+        relative_sharpness: as in ``RoundFacts``, like the lengths.
+        cases: in order.
+        left_out: case -> why it has no part in it.
+        deformation_mm, mean_deformation_mm: None where maps are linear.
+        fitted: how the atlas of a model came to the cases, in words; empty of a group-wise one.
+    """
+
+    relative_sharpness: float
+    cases: tuple[CaseFacts, ...]
+    left_out: Mapping[str, str]
+    deformation_mm: float | None = None
+    mean_deformation_mm: float | None = None
+    fitted: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class Atlas:
     """An image of the group, and what is known of its labels.
@@ -130,6 +150,7 @@ class Atlas:
         card: of a group-wise atlas.
         model: that it comes from.
         folder: where its files are.
+        judged: of a model's, by cases that it was fitted to.
     """
 
     image: Image
@@ -139,6 +160,7 @@ class Atlas:
     card: AtlasCard | None = None
     model: Model | None = None
     folder: Path | None = None
+    judged: AtlasQuality | None = None
 
     def __repr__(self) -> str:
         return f"Atlas({self.name or 'unnamed'}, {self.image.grid!r}, {len(self.names)} labels)"
@@ -155,6 +177,15 @@ class Atlas:
         values = np.array([0, *self.names])
         data = values[np.argmax(self.probabilities.numpy(), axis=0)].astype(np.int32)
         return Labelmap(torch.from_numpy(data), self.grid, label_dtype(data, np.dtype(np.uint8)), dict(self.names))
+
+    @property
+    def quality(self) -> AtlasQuality | None:
+        """How it lies to the cases that it was built from or fitted to; None where that is not known."""
+        if self.card is None or not self.card.rounds:
+            return self.judged
+        last, card = self.card.rounds[-1], self.card
+        lengths = (last.deformation_mm, last.mean_deformation_mm) if last.kind == "deformable" else (None, None)
+        return AtlasQuality(last.relative_sharpness, card.cases, card.left_out, *lengths)
 
     def topology(self) -> dict[int, Topology]:
         """Of each label."""
@@ -196,27 +227,36 @@ def question_empty(labels: Labelmap) -> None:
         warn("W-ATL-003", f"no voxel of the atlas has {listed(missing)}: nowhere the likeliest")
 
 
-def write_atlas(atlas: Atlas, folder: Path) -> list[str]:
-    """Write image, labels and probabilities, the card last; returns the files' names.
-
-    An image of several channels becomes ``atlas_image_0.nii.gz``, ``atlas_image_1.nii.gz`` and so on.
-    """
-    channels = [f"{IMAGE}_{n}.nii.gz" for n in range(len(atlas.image.data))]
-    names = [f"{IMAGE}.nii.gz"] if len(channels) == 1 else channels
-    for name, values in zip(names, atlas.image.data, strict=True):
+def write_atlas(atlas: Atlas, folder: Path) -> None:
+    """Write ``files_of`` an atlas, the card last."""
+    for name, values in zip(_image_files(atlas), atlas.image.data, strict=True):
         write(Image(values[None].contiguous(), atlas.grid), folder / name)
     labels = atlas.labels()
     if labels is not None and atlas.probabilities is not None:
         write(labels, folder / f"{LABELS}.nii.gz")
-        names.append(f"{LABELS}.nii.gz")
-        for value, layer in zip((0, *atlas.names), atlas.probabilities, strict=True):
-            names.append(f"{PROBABILITIES}_{value}.nii.gz")
-            write(Image(layer[None].contiguous(), atlas.grid), folder / names[-1])
+        for name, layer in zip(_probability_files(atlas), atlas.probabilities, strict=True):
+            write(Image(layer[None].contiguous(), atlas.grid), folder / name)
     if atlas.card is not None:
         with atomic_write(folder / CARD) as part:
             part.write_text(atlas.card.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        names.append(CARD)
-    return names
+
+
+def files_of(atlas: Atlas) -> list[str]:
+    """Names of the files that hold an atlas: image, labels and probabilities, and the card of one that was built.
+
+    An image of several channels becomes ``atlas_image_0.nii.gz``, ``atlas_image_1.nii.gz`` and so on.
+    """
+    labels = [] if atlas.probabilities is None else [f"{LABELS}.nii.gz", *_probability_files(atlas)]
+    return [*_image_files(atlas), *labels, *([] if atlas.card is None else [CARD])]
+
+
+def _image_files(atlas: Atlas) -> list[str]:
+    channels = range(len(atlas.image.data))
+    return [f"{IMAGE}.nii.gz"] if len(channels) == 1 else [f"{IMAGE}_{n}.nii.gz" for n in channels]
+
+
+def _probability_files(atlas: Atlas) -> list[str]:
+    return [f"{PROBABILITIES}_{value}.nii.gz" for value in (0, *atlas.names)]
 
 
 def read_atlas(folder: str | Path, device: str = "cpu") -> Atlas:
@@ -316,6 +356,8 @@ def facts_of(atlas: Atlas) -> dict[str, Any]:
         card = atlas.model.card
         epochs = card.trained.get("epochs", atlas.model.card.trained.get("epoch_of_weights"))
         facts |= {"from": f"a model of {card.method}"} | ({} if epochs is None else {"epochs": epochs})
+    if atlas.judged is not None:
+        facts |= {"cases": len(atlas.judged.cases), "fitted": atlas.judged.fitted}
     if atlas.card is not None:
         facts["cases"] = len(atlas.card.cases)
         facts["rounds"] = len(atlas.card.rounds)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +24,8 @@ from anamorph.inference.multi_atlas_jobs import Map, one_by_one
 CONNECT_SECONDS = 30.0
 ROOM = 1.5
 """Memory that a worker may take beyond the estimate before it is stopped: an estimate is one."""
+JOBS_EACH = 4
+"""Registrations from which a process is worth its start, where nobody has said how many."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -32,22 +36,24 @@ def open_cluster(
     *,
     job_bytes: int = 0,
     max_memory: int | None = None,
+    threads: int | None = None,
     connect_seconds: float = CONNECT_SECONDS,
 ) -> Iterator[Map]:
     """Whoever does the jobs: a scheduler's workers, processes of this machine, or this process one by one.
 
     Args:
         scheduler: address, as ``tcp://HOST:8786``.
-        workers: processes to start here; fewer where memory does not suffice (W-CLU-003).
+        workers: processes to start here; fewer where memory does not suffice (W-CLU-003). 1 or None: this one.
         job_bytes: that one job takes.
         max_memory: bytes for all workers together; those of the machine if absent.
+        threads: of all of them together; all cores if absent.
         connect_seconds: how long to wait for the scheduler.
 
     Raises:
         ConfigurationError: E-CLU-001, Dask is not installed; E-CLU-004, both are asked for.
         ResourceError: E-CLU-002, no scheduler answers.
     """
-    if scheduler is None and workers is None:
+    if scheduler is None and workers in (None, 1):
         yield one_by_one
         return
     if scheduler is not None and workers is not None:
@@ -56,7 +62,8 @@ def open_cluster(
     with ExitStack() as stack:
         if scheduler is None:
             assert workers is not None
-            address = stack.enter_context(_local(distributed, fitting(workers, job_bytes, max_memory), job_bytes))
+            fit = fitting(workers, job_bytes, max_memory)
+            address = stack.enter_context(_local(distributed, fit, job_bytes, threads or cores()))
         else:
             _refuse_silence(scheduler, connect_seconds)
             address = scheduler
@@ -64,10 +71,39 @@ def open_cluster(
         yield _dealt_by(distributed, client)
 
 
+def processes_for(jobs: int, job_bytes: int, max_memory: int | None = None, threads: int | None = None) -> int:
+    """How many processes of this machine to start where nobody has said: one a core, within the memory.
+
+    Args:
+        jobs: registrations; with few of them, starting takes longer than it saves.
+        job_bytes: that one of them takes.
+        max_memory: bytes for all; those of the machine if absent.
+        threads: to use in all; all cores if absent.
+
+    Returns:
+        1, this one alone, also where Dask is not installed.
+    """
+    if find_spec("distributed") is None:
+        return 1
+    return max(1, min(threads or cores(), jobs // JOBS_EACH, _most(job_bytes, max_memory)))
+
+
+def cores() -> int:
+    """Of the CPU, that this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _most(job_bytes: int, max_memory: int | None) -> int:
+    """How many jobs fit into the memory at once, one at least."""
+    budget = available_memory() if max_memory is None else max_memory
+    return max(1, budget // job_bytes) if job_bytes else sys.maxsize
+
+
 def fitting(workers: int, job_bytes: int, max_memory: int | None = None) -> int:
     """How many processes fit into the memory, one at least."""
-    budget = available_memory() if max_memory is None else max_memory
-    most = max(1, budget // job_bytes) if job_bytes else workers
+    most = _most(job_bytes, max_memory)
     if most < workers:
         warn("W-CLU-003", f"{most} of {workers} workers are started, so that each has the memory of a registration")
     return min(workers, most)
@@ -94,9 +130,9 @@ def _refuse_silence(scheduler: str, seconds: float) -> None:
 
 
 @contextmanager
-def _local(distributed: Any, workers: int, job_bytes: int) -> Iterator[str]:
-    """Address of processes on this machine, which share its cores."""
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
+def _local(distributed: Any, workers: int, job_bytes: int, cores: int) -> Iterator[str]:
+    """Address of processes on this machine, which share some of its cores."""
+    threads = str(max(1, cores // workers))
     limit = math.ceil(ROOM * job_bytes) if job_bytes else "auto"
     with distributed.LocalCluster(
         n_workers=workers, threads_per_worker=1, processes=True, memory_limit=limit, dashboard_address=None,

@@ -6,18 +6,17 @@ and gives labels. Both say what that cost. What translates: ``image_translators`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from anamorph.data.cohort import Pair, Scan, subject_of
-from anamorph.data.files import file_state, read, read_labels
+from anamorph.data.files import file_state, read_labels
 from anamorph.data.image import Image, Labelmap
-from anamorph.data.network_grid import labels_to_network
+from anamorph.data.network_grid import counted_as, labels_to_network
 from anamorph.data.plan import Plan
 from anamorph.data.transform_files import read_transform
 from anamorph.errors import ConfigurationError, InputError
@@ -31,9 +30,10 @@ from anamorph.inference.cost import Cost, measured
 from anamorph.inference.model_folder import Model, read_model
 from anamorph.inference.multi_atlas import segment_by_atlases
 from anamorph.inference.multi_atlas_cases import RegionRule
-from anamorph.inference.peers.adapter import python_of, register_with_peer
+from anamorph.inference.pair_alignment import pair_alignment
+from anamorph.inference.peers.adapter import check_start, python_of, register_with_peer
 from anamorph.inference.register import register, resolve_device
-from anamorph.inference.register_model import aligned, learnt_aligned, register_with
+from anamorph.inference.register_model import learnt_aligned, register_with
 from anamorph.inference.segment import segment_with
 from anamorph.methods.atlas_istn import AtlasISTN
 from anamorph.methods.both_ways import BothWays
@@ -132,11 +132,17 @@ def engine(name: str, device: str = "auto", settings: PairwiseSettings | None = 
     return Registrar(name, run, settings.model_dump_json() + where.type)
 
 
-def registering_model(model: Model, name: str) -> Registrar:
-    """A trained model for pairs; the time of the affine alignment that it asks for is part of its own."""
+def registering_model(model: Model, name: str, alignments: Path | None = None) -> Registrar:
+    """A trained model for pairs; the time of the affine alignment that it asks for is part of its own.
+
+    Args:
+        model: as it is to be used.
+        name: in the tables.
+        alignments: folder where alignments are kept, as in ``pair_alignment``.
+    """
 
     def run(pair: Pair, fixed: Image, moving: Image) -> Registered:
-        start, before = _alignment(pair, str(model.device)) if learnt_aligned(model) else (None, Cost())
+        start, before = pair_alignment(pair, str(model.device), alignments) if learnt_aligned(model) else (None, Cost())
         with measured(model.device) as cost:
             found = register_with(model, fixed, moving, initial=start)
         peaks = [peak for peak in (before.peak_mib, cost.peak_mib) if peak is not None]
@@ -144,16 +150,6 @@ def registering_model(model: Model, name: str) -> Registrar:
         return Registered(found.transform, seconds, peak, model.device.type, found.backward)
 
     return Registrar(name, run, f"{stamp_of(model)}{' both ways' if isinstance(model.method, BothWays) else ''}")
-
-
-@lru_cache(maxsize=64)
-def _alignment(pair: Pair, device: str) -> tuple[Affine, Cost]:
-    """What ``register_with`` would begin with, found once for all models of a table, and what that cost."""
-    fixed, moving = (read(scan.image, modality=scan.modality) for scan in (pair.fixed, pair.moving))
-    where = torch.device(device)
-    with measured(where) as cost:
-        found, _ = aligned(fixed, moving, device=where)
-    return found, cost
 
 
 def segmenting_model(model: Model, name: str, *, consistency: bool = False, native: bool = True) -> Segmenter:
@@ -193,21 +189,28 @@ def segmenting_atlases(
     region: RegionRule = "coarse",
     cache: Path,
     device: str = "auto",
+    labels: Collection[int] = (),
+    count_as: Mapping[int, int] | None = None,
 ) -> Segmenter:
     """Labelled scans that are registered to the image; those of the image's own subject are left out.
 
-    Seconds are those of all registrations, whenever they were done; memory is told where all were done at once.
+    Seconds are those of all registrations, whenever they were done; memory is told where all were done at once. How
+    many atlases took part is a score: one that fails is left out.
 
     Args:
         atlases: with labels.
         name: in the tables.
         registration, fusion, select, region, cache, device: as in ``segment_by_atlases``.
+        labels: of the truth that the region "gold" is about; all if empty.
+        count_as: label of the truth -> the one that it counts as before.
     """
-    where = resolve_device(device)
+    where, counted = resolve_device(device), dict(count_as or {})
 
     def run(scan: Scan, image: Image) -> Segmented:
         others = [atlas for atlas in atlases if subject_of(atlas.case) != subject_of(scan.case)]
-        truth = read_labels(scan.labels) if region == "gold" and scan.labels is not None else None
+        truth = None
+        if region == "gold" and scan.labels is not None:
+            truth = restricted(read_labels(scan.labels), labels, counted)
         with measured(where) as cost:
             found = segment_by_atlases(
                 image, others, registration=registration, fusion=fusion, select=select, region=region, cache=cache,
@@ -217,12 +220,28 @@ def segmenting_atlases(
             0.0, sum(atlas.seconds for atlas in found.atlases) - sum(found.seconds.get(job, 0) for job in JOBS)
         )
         peak = cost.peak_mib if not any(atlas.cached for atlas in found.atlases) else None
-        return Segmented(found.labels, cost.seconds + spared, peak, where.type)
+        used = Score("atlases_used", float(sum(atlas.used for atlas in found.atlases)))
+        return Segmented(found.labels, cost.seconds + spared, peak, where.type, (used,))
 
     parts = (part if isinstance(part, Model) else part.model_dump_json() for part in (registration, fusion))
     words = [stamp_of(part) if isinstance(part, Model) else part for part in parts]
     files = map(file_state, _files_of(atlases))
-    return Segmenter(name, run, " ".join([*words, f"{select} {region} {where.type}", *files]))
+    about = f" {sorted(labels)} {sorted(counted.items())}" if region == "gold" else ""
+    return Segmenter(name, run, " ".join([*words, f"{select} {region}{about} {where.type}", *files]))
+
+
+def restricted(labelmap: Labelmap, labels: Collection[int], count_as: Mapping[int, int]) -> Labelmap:
+    """Only some labels, the others being background.
+
+    Args:
+        labelmap: as it was read.
+        labels: which; all if empty.
+        count_as: label -> the one that it counts as before.
+    """
+    values = counted_as(labelmap.data.numpy(), count_as)
+    if labels:
+        values = np.where(np.isin(values, list(labels)), values, 0)
+    return Labelmap.from_array(values, labelmap.grid.affine, dict(labelmap.names))
 
 
 def _files_of(scans: Sequence[Scan]) -> Iterator[Path]:
@@ -248,19 +267,32 @@ def stamp_of(model: Model) -> str:
     return f"{model.card.weights_sha256} {model.method.settings.model_dump_json()} {model.device.type}"
 
 
-def peer(name: str, threads: int, time_limit: float) -> Registrar:
+def peer(
+    name: str, threads: int, time_limit: float, *, from_affine: bool = False, alignments: Path | None = None
+) -> Registrar:
     """Another tool in its own environment.
 
+    Args:
+        name: of the tool.
+        threads: of the CPU.
+        time_limit: seconds for a pair.
+        from_affine: whether it begins with our affine alignment of the pair, the time of which is then part of its own.
+        alignments: folder where these are kept, as in ``pair_alignment``.
+
     Raises:
-        ConfigurationError: E-PEE-001, it is not installed.
+        ConfigurationError: E-PEE-001, it is not installed; E-PEE-004, it cannot begin with a map.
     """
+    if from_affine:
+        check_start(name)
     python_of(name)
 
     def run(pair: Pair, fixed: Image, moving: Image) -> Registered:
-        found = register_with_peer(name, fixed, moving, threads=threads, time_limit=time_limit)
-        return Registered(found.transform, found.seconds, float(found.peak_mib))
+        start, before = pair_alignment(pair, "cpu", alignments) if from_affine else (None, Cost())
+        found = register_with_peer(name, fixed, moving, initial=start, threads=threads, time_limit=time_limit)
+        peak = max(float(found.peak_mib), before.peak_mib or 0.0)
+        return Registered(found.transform, before.seconds + found.seconds, peak)
 
-    return Registrar(name, run, f"{threads} threads")
+    return Registrar(name, run, f"{threads} threads{' from affine' if from_affine else ''}")
 
 
 def stored_transforms(folder: Path) -> Registrar:

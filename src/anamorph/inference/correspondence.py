@@ -81,7 +81,7 @@ def subject_of(atlas: Atlas, case: str, *, modality: str | None = None, progress
         from_atlas, grid = atlas.to_case(case)
         labels = atlas.labels()
         return Subject(case, from_atlas, grid, None if labels is None else labels_in(labels, from_atlas, grid))
-    found = segment_with(_fitting(atlas.model), read(case, modality=modality), progress=progress)
+    found = segment_with(fitting(atlas.model), read(case, modality=modality), progress=progress)
     assert found.atlas is not None
     return Subject(stem_of(Path(case)), found.atlas.to_image, found.image.grid, found.labels)
 
@@ -96,14 +96,14 @@ def check_case(atlas: Atlas, case: str) -> None:
     if atlas.model is None:
         atlas.to_case(case)
         return
-    _fitting(atlas.model)
+    fitting(atlas.model)
     if not Path(case).is_file():
         do = "a model knows no cases by name"
         raise InputError("E-ATL-005", f"no file {case[:60]!r}", file=atlas.name or None, expected="an image", do=do)
 
 
-def _fitting(model: Model) -> Model:
-    """The model, its answer to an image being its atlas where that was chosen otherwise.
+def fitting(model: Model) -> Model:
+    """A model whose answer to an image is its atlas: the same, or changed where that was chosen otherwise.
 
     Raises:
         ConfigurationError: E-ATL-010, it fits its atlas to no image.

@@ -254,6 +254,7 @@ def _registration(
     grid = fixed.image.grid
     displacement = found.transform.displacement_on(grid)
     inverse = found.transform.inverse().displacement_on(moving.image.grid)
+    backward = None if found.backward is None else found.backward.displacement_on(moving.image.grid)
     warped = warp(moving.image, found.transform, grid)
     seen = comparable(fixed.image, moving.image, found.transform)
     labels: tuple[np.ndarray | None, np.ndarray | None] = None, None
@@ -284,6 +285,7 @@ def _registration(
         true_mask=None if fixed.labels is None else fixed.labels.data.numpy() > 0,
         inverse_mm=inverse,
         inverse_affine=moving.image.grid.affine,
+        backward_mm=backward,
     )
 
 

@@ -61,19 +61,25 @@ class ImageTranslator:
 Contender = TypeVar("Contender", Registrar, ImageTranslator)
 
 
-def translating_model(model: Model, name: str) -> ImageTranslator:
-    """A trained model for the moving image of a pair."""
+def translating_model(model: Model, name: str, *, native: bool = True) -> ImageTranslator:
+    """A trained model for the moving image of a pair.
+
+    Args:
+        model: as it is to be used.
+        name: in the tables.
+        native: whether it is judged on the image's own grid; if not, on the network's, with the truth brought there.
+    """
 
     def run(pair: Pair, source: Image, truth: Truth) -> JudgedTranslation:
         with measured(model.device) as cost:
-            found = translate_with(model, source)
+            found = translate_with(model, source, native=native)
         if found.image.modality != pair.fixed.modality:
             made = f"{found.image.modality} out of {source.modality}"
             raise InputError("E-EVA-018", made, expected=pair.fixed.modality, do="choose pairs of its modalities")
         compared = compare_translation(model, found, truth.image, transform=truth.transform, mask=truth.mask)
         return JudgedTranslation(found, compared, cost.seconds, cost.peak_mib, model.device.type)
 
-    return ImageTranslator(name, run, stamp_of(model))
+    return ImageTranslator(name, run, f"{stamp_of(model)}{'' if native else ' on the network grid'}")
 
 
 def by_fixed_modality(parts: Mapping[str, Contender], name: str) -> Contender:

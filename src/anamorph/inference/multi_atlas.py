@@ -13,11 +13,12 @@ interrupted run goes on. Steps 1 and 3, and a model's weights, are jobs that oth
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from anamorph.data.cohort import Scan
 from anamorph.data.image import Image, Labelmap
-from anamorph.errors import AnamorphError
+from anamorph.errors import AnamorphError, ConfigurationError
 from anamorph.fusion import FusionSettings
 from anamorph.inference.model_domain import refuse_task
 from anamorph.inference.model_folder import Model
@@ -58,7 +59,7 @@ def segment_by_atlases(
         cache: folder for what is found of each atlas; made where it is not there.
         registration: settings of the pairwise engine, ``PairwiseSettings()`` if absent, or a model that registers
             (the target is its fixed image). Whatever the engine finds is kept: ``least_gain`` has no say.
-        fusion: ``FusionSettings()`` if absent, or a model that weighs atlases.
+        fusion: ``FusionSettings()`` if absent, or a model that weighs atlases; not the rule "weighted".
         select: how many atlases to register, the likest first; all if absent.
         region: where to look closer.
         margin_mm: room about the region.
@@ -72,7 +73,8 @@ def segment_by_atlases(
 
     Raises:
         InputError: E-ATL-012, no atlas is left; E-ATL-015, no true labels for the region.
-        ConfigurationError: E-MOD-009, the model does not register; E-ATL-014, it does not weigh atlases.
+        ConfigurationError: E-MOD-009, the model does not register; E-ATL-014, it does not weigh atlases; E-FUS-002, the
+            rule takes weights from outside.
         ResourceError: the disk is full.
     """
     asked = Target(file.name if file else target.name, lambda: target, None if truth is None else lambda: truth, file)
@@ -111,5 +113,26 @@ def segment_targets(
         refuse_task(registration, "register")
     if isinstance(fusion, Model):
         weigher_of(fusion)
-    stages = Stages(cache, registration, fusion, select, region, margin_mm, device, max_memory, map, progress)
-    yield from stages.run(targets, {scan.name: scan for scan in atlases}, names or {})
+    else:
+        refuse_weighted(fusion)
+    stages = Stages(
+        cache.absolute(), registration, fusion, select, region, margin_mm, device, max_memory, map, progress
+    )
+    yield from stages.run(targets, {scan.name: _anywhere(scan) for scan in atlases}, names or {})
+
+
+def refuse_weighted(fusion: FusionSettings) -> None:
+    """Refuse the rule whose weights nobody here would give.
+
+    Raises:
+        ConfigurationError: E-FUS-002.
+    """
+    if fusion.fusion == "weighted":
+        expected = "a model that weighs atlases, such as simnet, or another rule"
+        raise ConfigurationError("E-FUS-002", "weighted without weights", expected=expected)
+
+
+def _anywhere(scan: Scan) -> Scan:
+    """With paths that hold in other processes too."""
+    labels = None if scan.labels is None else scan.labels.absolute()
+    return replace(scan, image=scan.image.absolute(), labels=labels)

@@ -40,11 +40,13 @@ RECORD = "entry.json"
 IMAGES_AT_HAND = 4
 """Stored images that a process keeps in memory."""
 KEY_LENGTH = 32
+COMPUTATION = "2"
+"""Of what is kept: another one makes every result new."""
 
 
 def key_of(*words: str) -> str:
     """Of a result that these words decide, and this version of Anamorph."""
-    return digest(version("anamorph"), *words)[:KEY_LENGTH]
+    return digest(version("anamorph"), COMPUTATION, *words)[:KEY_LENGTH]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from anamorph.data.cohort import Scan
+from anamorph.data.cohort import Scan, subject_of
 from anamorph.data.fingerprint import is_ct
 from anamorph.data.image import Image, Labelmap
 from anamorph.errors import AnamorphWarning, InputError, warn
@@ -27,6 +28,8 @@ RegionRule = Literal["coarse", "gold", "none"]
 true labels, as the paper has it, for comparisons. none: everywhere."""
 REGION_SHARE = 0.25
 """Share of the coarsely aligned atlases that have a label somewhere, from which it belongs to the region."""
+SHOWN = 8
+"""Labels that a warning lists."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +41,14 @@ class Target:
         image: reads it, or hands it over.
         truth: the same for its labels on the same grid, which the region rule "gold" asks for.
         file: of the image, so that it is not an atlas of itself.
+        subject: whose atlases are left out, as ``cohort.subject_of`` names it; for an image of the atlases' own cohort.
     """
 
     name: str
     image: Callable[[], Image]
     truth: Callable[[], Labelmap] | None = None
     file: Path | None = None
+    subject: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,12 +129,19 @@ class Case:
     order: list[str] = field(default_factory=list)
     chosen: list[str] = field(default_factory=list)
 
-    def look(self, keep_whole: bool) -> None:
-        """Read the target, and lay it down in few voxels; leave it out of its own atlases.
+    def look(self, keep_whole: bool, rule: RegionRule) -> None:
+        """Read the target, and lay it down in few voxels; leave it and its subject out of its own atlases.
 
         Args:
             keep_whole: whether all of it is laid down as well.
+            rule: for the region, which may need true labels.
+
+        Raises:
+            InputError: E-ATL-015, no true labels for the region.
         """
+        if rule == "gold" and self.target.truth is None:
+            found = "the region is to be that of the true labels, and there are none"
+            raise InputError("E-ATL-015", found, file=self.target.name, do="give labels, or another region")
         image = self.target.image()
         self.grid = image.grid
         self.coarse = store_image(self.cache, coarse(_for_engine(image)))
@@ -137,6 +149,7 @@ class Case:
             self.whole = store_image(self.cache, image)
         self.chosen = list(self.atlases)
         own = None if self.target.file is None else state_of_file(self.target.file)
+        self.leave_subject_out()
         for name, scan in list(self.atlases.items()):
             try:
                 same = state_of_file(scan.image) == own
@@ -148,6 +161,20 @@ class Case:
                 self.chosen.remove(name)
                 del self.atlases[name]
         self.refuse_none_left()
+
+    def leave_subject_out(self) -> None:
+        """Other sessions and modalities of whom the target shows are no atlases of other people.
+
+        Warns:
+            W-ATL-008.
+        """
+        own = [name for name, scan in self.atlases.items() if subject_of(scan.case) == self.target.subject]
+        for name in own:
+            self.chosen.remove(name)
+            del self.atlases[name]
+        if own:
+            verb = "is" if len(own) == 1 else "are"
+            warn("W-ATL-008", f"{', '.join(own)} {verb} of the same subject, and left out", file=self.target.name)
 
     def image(self) -> Image:
         """The target once more; what there is to tell of it was told when it was looked at."""
@@ -191,9 +218,7 @@ class Case:
         if rule == "none":
             return
         if rule == "gold":
-            if self.target.truth is None:
-                found = "the region is to be that of the true labels, and there are none"
-                raise InputError("E-ATL-015", found, file=self.target.name, do="give labels, or another region")
+            assert self.target.truth is not None  # or it was refused
             truth = self.target.truth()
             box = region_about(truth.data != 0, truth.grid, self.grid, margin_mm)
         else:
@@ -248,6 +273,20 @@ class Case:
         raise InputError(
             "E-ATL-012", f"no atlas is left ({why or 'none was given'})", file=self.target.name, expected=expected
         )
+
+    def question_labels(self) -> None:
+        """Tell where atlases have different labels: those without one vote against it.
+
+        Warns:
+            W-FUS-002.
+        """
+        sets = [self.facts[Registration, name].known for name in self.chosen]
+        counts = Counter(label for known in sets for label in known)
+        some = [f"{label} in {count} of {len(sets)}" for label, count in sorted(counts.items()) if count < len(sets)]
+        if some:
+            more = f" and {len(some) - SHOWN} more" if len(some) > SHOWN else ""
+            found = f"labels that not every atlas has: {', '.join(some[:SHOWN])}{more}; the others vote against them"
+            warn("W-FUS-002", found, file=self.target.name)
 
     def told(self, agreement: Mapping[str, float]) -> tuple[AtlasFacts, ...]:
         """What each atlas did, the used ones first, by rank."""

@@ -32,7 +32,8 @@ class Facts:
         matrix: of a coarse alignment, target world -> atlas world.
         similarity: normalised mutual information after it, 1 to 2.
         kept: the most general stage of the pairwise engine whose result was kept.
-        labels: that the atlas has, without 0.
+        known: labels that the atlas's file has, without 0.
+        labels: those of them that came into the region.
     """
 
     seconds: float
@@ -41,6 +42,7 @@ class Facts:
     matrix: Matrix = ()
     similarity: float = 1.0
     kept: str = ""
+    known: tuple[int, ...] = ()
     labels: tuple[int, ...] = ()
 
 

@@ -16,8 +16,8 @@ from anamorph.spatial.grid import Grid
 from anamorph.spatial.transform import Transform
 from anamorph.types import Matrix
 
-LATTICE = 8
-"""Voxels that a region's sides are multiples of where they can be, so that another atlas seldom changes it."""
+LATTICE_MM = 8.0
+"""Raster that a region's sides lie on where they can, in whole voxels, so that another atlas seldom changes it."""
 LEAST_VOXELS = 16
 """Voxels that a region has along an axis, if the image has as many."""
 ROOM = 0.15
@@ -53,8 +53,9 @@ def region_about(mask: Bool[Tensor, "*spatial"], seen: Grid, grid: Grid, margin_
         room = margin_mm / spacing
         low, high = where[0] * n / few - room, (where[-1] + 1) * n / few + room
         short = max(0.0, LEAST_VOXELS - (high - low)) / 2
-        first = max(0, int(np.floor((low - short) / LATTICE)) * LATTICE)
-        last = min(n, int(np.ceil((high + short) / LATTICE)) * LATTICE)
+        step = max(1, round(LATTICE_MM / spacing))
+        first = max(0, int(np.floor((low - short) / step)) * step)
+        last = min(n, int(np.ceil((high + short) / step)) * step)
         start.append(first)
         count.append(last - first)
     return tuple(start), tuple(count)

@@ -17,39 +17,45 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from anamorph.data.cohort import Cohort, Scan, Split
+from anamorph.data.cohort import Cohort, Scan, Split, subject_of
 from anamorph.data.cohort_files import is_cohort, read_tables
 from anamorph.data.configuration import load
 from anamorph.data.files import atomic_write, read, write
 from anamorph.data.fingerprint import read_grid
 from anamorph.data.image import Image, Labelmap, ReadPolicy
 from anamorph.errors import AnamorphError, ConfigurationError, InputError, warn
-from anamorph.evaluation.scores import Score, to_csv
+from anamorph.evaluation.cases import failed_case
+from anamorph.evaluation.scores import Score, of_case, to_csv
 from anamorph.fusion import FUSIONS, FusionSettings
-from anamorph.inference.cluster import open_cluster
+from anamorph.inference.cluster import open_cluster, processes_for
 from anamorph.inference.memory import estimated_memory
 from anamorph.inference.model_folder import Model, read_model
-from anamorph.inference.multi_atlas import MARGIN_MM, segment_targets
+from anamorph.inference.multi_atlas import MARGIN_MM, refuse_weighted, segment_targets
 from anamorph.inference.multi_atlas_cases import Target
 from anamorph.inference.multi_atlas_stages import MultiAtlasSegmentation
+from anamorph.inference.register import resolve_device
 from anamorph.inference.request import PAIRWISE, SegmentationRequest
 from anamorph.inference.run import geometry_of, hashes_of, labels_of, refuse_changes
 from anamorph.inference.run_folder import Run
 from anamorph.inference.segment_run import scored
 from anamorph.pairwise.register import Progress
 from anamorph.pairwise.settings import PairwiseSettings
+from anamorph.spatial.grid import Grid
 
 ATLAS_COLUMNS = (
     "target", "atlas", "rank", "similarity", "used", "agreement", "kept", "seconds", "cached", "failure",
 )  # fmt: skip
 CACHE = "cache"
+METHOD = "atlases"
+"""In the rows of the scores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +96,8 @@ def folders_of(request: SegmentationRequest) -> tuple[Path, ...]:
 def run_multi_atlas(request: SegmentationRequest, run: Run, progress: Progress | None = None) -> Iterator[CaseResult]:
     """Segment, score and write every file but the reports and ``run.json``; one image after the other.
 
-    An image of a cohort that fails is told (W-ATL-007), and does not stop the rest.
+    An image of a cohort that fails is told (W-ATL-007), has a row ``failed`` with the reason among the scores, and does
+    not stop the rest.
 
     Raises:
         AnamorphError: with the code and the class of what went wrong; ConfigurationError E-ATL-006, which scans?
@@ -106,15 +113,18 @@ def run_multi_atlas(request: SegmentationRequest, run: Run, progress: Progress |
     alone = not is_cohort(request.image)
     files = request.inputs() if alone else {}
     run.facts["inputs"] = hashes = hashes_of(files)
-    cases = {case.target.name: case for case in (_one(request) if alone else _several(request))}
+    subjects = {scan.image.resolve(): subject_of(scan.case) for scan in cohort.scans}
+    cases = {case.target.name: case for case in (_one if alone else _several)(request, subjects)}
     run.facts |= {"registration": _described(registration), "fusion": _described(fusion), "atlases": []}
     tables: tuple[list[Score], list[dict[str, Any]]] = [], []
+    targets = [case.target for case in cases.values()]
+    job_bytes = _job_bytes(request, targets, atlases, registration)
     with open_cluster(
-        request.scheduler, request.workers, job_bytes=_job_bytes(request, cases, atlases, registration),
-        max_memory=request.max_memory,
+        request.scheduler, _workers(request, len(targets) * len(atlases), job_bytes), job_bytes=job_bytes,
+        max_memory=request.max_memory, threads=request.threads,
     ) as dealt:  # fmt: skip
         found = segment_targets(
-            [case.target for case in cases.values()], atlases, cache=request.cache or run.folder / CACHE,
+            targets, atlases, cache=request.cache or run.folder / CACHE,
             registration=registration, fusion=fusion, select=request.select, region=request.region or "coarse",
             margin_mm=MARGIN_MM if request.margin is None else request.margin, names=cohort.label_names,
             device=request.device, max_memory=request.max_memory, map=dealt, progress=progress,
@@ -124,6 +134,8 @@ def run_multi_atlas(request: SegmentationRequest, run: Run, progress: Progress |
                 if alone:
                     raise segmentation
                 warn("W-ATL-007", f"{target.name} is not segmented: {segmentation}")
+                tables[0].extend(of_case(failed_case(str(segmentation)), target.name, METHOD))
+                _write_tables(*tables, run)
                 yield CaseResult(target.name, cases[target.name].folder, None, failure=str(segmentation))
                 continue
             result = _finished(request, cases[target.name], segmentation, run)
@@ -142,15 +154,20 @@ class _Asked:
     folder: str = ""
 
 
-def _one(request: SegmentationRequest) -> Iterator[_Asked]:
+Subjects = Mapping[Path, str]
+"""Whom the images of the atlases' cohort show."""
+
+
+def _one(request: SegmentationRequest, subjects: Subjects) -> Iterator[_Asked]:
     plain = _policy(request)
     image = read(request.image, replace(plain, volume=request.volume), request.modality)
     path = request.labels
     truth = None if path is None else lambda: labels_of(image, path, plain)
-    yield _Asked(Target(request.image.name, lambda: image, truth, request.image))
+    subject = subjects.get(request.image.resolve())
+    yield _Asked(Target(request.image.name, lambda: image, truth, request.image, subject))
 
 
-def _several(request: SegmentationRequest) -> Iterator[_Asked]:
+def _several(request: SegmentationRequest, subjects: Subjects) -> Iterator[_Asked]:
     """Every scan of a cohort that is asked for; each is read when its turn comes."""
     plain = _policy(request)
     idle = [name for name in ("labels", "volume") if getattr(request, name) is not None]
@@ -170,7 +187,8 @@ def _several(request: SegmentationRequest) -> Iterator[_Asked]:
             assert scan.labels is not None
             return labels_of(image(scan), scan.labels, plain)
 
-        yield _Asked(Target(scan.name, image, None if scan.labels is None else truth, scan.image), scan.name)
+        known = None if scan.labels is None else truth
+        yield _Asked(Target(scan.name, image, known, scan.image, subjects.get(scan.image.resolve())), scan.name)
 
 
 def _policy(request: SegmentationRequest) -> ReadPolicy:
@@ -202,9 +220,15 @@ def engine_of(request: SegmentationRequest) -> PairwiseSettings | Model:
 
 
 def fusion_of(request: SegmentationRequest) -> FusionSettings | Model:
-    """What fuses."""
+    """What fuses.
+
+    Raises:
+        ConfigurationError: E-FUS-002, the rule takes weights from outside.
+    """
     if request.fusion_settings is not None:
-        return load(FusionSettings, request.fusion_settings)
+        settings = load(FusionSettings, request.fusion_settings)
+        refuse_weighted(settings)
+        return settings
     if request.fusion is None or str(request.fusion) in FUSIONS:
         return FusionSettings.model_validate({"fusion": str(request.fusion or "joint")})
     return read_model(request.fusion, request.device)
@@ -214,27 +238,44 @@ def _described(part: PairwiseSettings | FusionSettings | Model) -> dict[str, Any
     return part.facts if isinstance(part, Model) else part.model_dump(mode="json")
 
 
+def _workers(request: SegmentationRequest, jobs: int, job_bytes: int) -> int | None:
+    """How many processes of this machine; None with a scheduler.
+
+    On a GPU a single one, since others would share it.
+    """
+    if request.scheduler is not None or request.workers is not None:
+        return request.workers
+    if resolve_device(request.device).type == "cuda":
+        return 1
+    return processes_for(jobs, job_bytes, request.max_memory, request.threads)
+
+
 def _job_bytes(
     request: SegmentationRequest,
-    cases: Mapping[str, _Asked],
+    targets: Sequence[Target],
     atlases: Sequence[Scan],
     registration: PairwiseSettings | Model,
 ) -> int:
-    """Of the largest thing that a worker does, by the first target and the first atlas."""
-    if request.workers is None or not atlases:
-        return 0
+    """Of the largest thing that a worker does, by the first target and the first atlas that can be read; else 0."""
     settings = registration if isinstance(registration, PairwiseSettings) else PairwiseSettings()
-    file = next(iter(cases.values())).target.file
-    assert file is not None
-    policy = _policy(request)
-    return estimated_memory(read_grid(file, policy), read_grid(atlases[0].image, policy), settings)
+    grids = [
+        next(_grids((file for file in files if file is not None), _policy(request)), None)
+        for files in ([target.file for target in targets], [scan.image for scan in atlases])
+    ]
+    return 0 if grids[0] is None or grids[1] is None else estimated_memory(grids[0], grids[1], settings)
+
+
+def _grids(files: Iterable[Path], policy: ReadPolicy) -> Iterator[Grid]:
+    for file in files:
+        with suppress(AnamorphError):  # whoever reads it for good will say so
+            yield read_grid(file, policy)
 
 
 def _finished(request: SegmentationRequest, case: _Asked, found: MultiAtlasSegmentation, run: Run) -> CaseResult:
     """Score and write one image."""
     begin = time.perf_counter()
     truth = None if case.target.truth is None else case.target.truth()
-    scores = scored(found, truth, request.ignore_labels, "atlases", case.target.name, "atlases")
+    scores = scored(found, truth, request.ignore_labels, METHOD, case.target.name, "atlases")
     if not case.folder:
         seconds = {**found.seconds, "evaluate": time.perf_counter() - begin}
         run.facts["seconds"] = {name: round(value, 3) for name, value in seconds.items()}

@@ -97,7 +97,7 @@ class Stages:
         """All of them, the last one target by target."""
         cases = {str(place): Case(target, dict(atlases), self.cache) for place, target in enumerate(targets)}
         models = any(isinstance(player, Model) for player in (self.registration, self.fusion))
-        self.each(cases, lambda _, case: case.look(models))
+        self.each(cases, lambda _, case: case.look(models, self.rule))
         aligned = self.jobs("align", cases, lambda _, case: self.alignments(case))
         self.each(cases, lambda key, case: self.place(case, aligned[key]))
         registered = self.jobs("register", cases, lambda _, case: self.registrations(case))
@@ -163,6 +163,7 @@ class Stages:
     ) -> MultiAtlasSegmentation:
         """The labels of a target, and how its atlases voted; ``share`` is where it begins, and what it is of all."""
         case.refuse_none_left()
+        case.question_labels()
         begin, device = time.perf_counter(), resolve_device(self.device)
         self.tell("fuse", share[0])
         entries = [registered[name].entry for name in case.chosen]

@@ -48,9 +48,9 @@ def do(job: Job) -> Facts:
     """
     entry = job.entry
     if (known := entry.read()) is not None:
-        matrix = tuple(tuple(row) for row in known.pop("matrix"))
-        labels, told = tuple(known.pop("labels")), tuple(known.pop("warnings"))
-        return Facts(**known, cached=True, matrix=matrix, labels=labels, warnings=told)
+        known["matrix"] = tuple(tuple(row) for row in known["matrix"])
+        known |= {name: tuple(known[name]) for name in ("known", "labels", "warnings")}
+        return Facts(**known, cached=True)
     begin = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", AnamorphWarning)
@@ -113,8 +113,8 @@ def _register(job: Registration) -> tuple[Facts, dict[str, Tensor]]:
     box = part_met(job.region, transform, image.grid)  # what is brought over need not be all of a large atlas
     moved = warp(cropped(labels, box), transform, job.region)
     there = warp(cropped(image, box), transform, job.region, fill=float(image.data.min()))
-    values = tuple(value for value in moved.values() if value != 0)
-    return Facts(0.0, kept=kept, labels=values), {"labels": _narrow(moved.data), "image": there.data}
+    known, brought = (tuple(value for value in one.values() if value != 0) for one in (labels, moved))
+    return Facts(0.0, kept=kept, known=known, labels=brought), {"labels": _narrow(moved.data), "image": there.data}
 
 
 def _by_engine(job: Registration, atlas: Image) -> tuple[Transform, str]:
@@ -153,11 +153,11 @@ def _by_model(job: Registration, atlas: Image) -> tuple[Transform, str]:
 
 
 def _seen_by_network(image: Image, model: Model, grid: Grid) -> Tensor:
-    """Intensities on the network's grid, measured where it looks."""
+    """Intensities on the network's grid, measured on the whole image, as in its training."""
     question(model, image, grid)
     part = cropped(image, part_seen(grid, np.eye(grid.ndim + 1), image.grid))
     refuse_flat(part)
-    return image_to_network(part, model.card.plan, grid)
+    return image_to_network(part, model.card.plan, grid, measured_on=image)
 
 
 def _weigh(job: Weighing) -> tuple[Facts, dict[str, Tensor]]:

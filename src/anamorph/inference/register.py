@@ -40,6 +40,8 @@ class Registration:
         found: what the pairwise engine's stages did; None for a model, and where a flat image was let through.
         method: "pairwise", or the model's method.
         seconds: time spent, by stage.
+        backward: moving world -> fixed world as the model found it beside ``transform``, of methods that register both
+            ways; it is near the inverse as far as that was learnt.
     """
 
     fixed: Image
@@ -51,6 +53,7 @@ class Registration:
     found: PairwiseResult | None = None
     method: str = "pairwise"
     seconds: Mapping[str, float] = field(default_factory=dict)
+    backward: Transform | None = None
 
     def __repr__(self) -> str:
         kept = f", kept: {self.found.kept}" if self.found is not None else ""

@@ -37,6 +37,9 @@ from anamorph.pairwise.settings import PairwiseSettings
 from anamorph.spatial.grid import Grid
 from anamorph.spatial.transform import Affine, Chain, Transform
 
+ALIGNMENT = PairwiseSettings(transform="affine")
+"""How the images of a pair are aligned before a network sees them."""
+
 FADE = 2.5
 """Width over which a displacement fades out beyond the network's grid, as a multiple of the largest at its border.
 Above pi / 2 nothing folds there."""
@@ -119,9 +122,11 @@ def register_with(
             for image, seen, mask in zip((fixed, moving), (grid, there), masks, strict=True)
         ]
     with stages("network"):
-        transform = predicted_transform(model, tensors[0], tensors[1], grid, there, backward=backward)
+        transform, back = predicted_transforms(model, tensors[0], tensors[1], grid, there, backward=backward)
     linear = Affine(there.affine @ grid.inverse_affine)
-    return Registration(fixed, moving, transform, linear, start, method=model.card.method, seconds=stages.seconds)
+    return Registration(
+        fixed, moving, transform, linear, start, method=model.card.method, seconds=stages.seconds, backward=back
+    )
 
 
 def predicted_transform(
@@ -130,9 +135,20 @@ def predicted_transform(
     moving: Float[Tensor, "channels *net"],
     fixed_grid: Grid,
     moving_grid: Grid,
+) -> Chain:
+    """The first of ``predicted_transforms``, of images in the order of the training."""
+    return predicted_transforms(model, fixed, moving, fixed_grid, moving_grid)[0]
+
+
+def predicted_transforms(
+    model: Model,
+    fixed: Float[Tensor, "channels *net"],
+    moving: Float[Tensor, "channels *net"],
+    fixed_grid: Grid,
+    moving_grid: Grid,
     *,
     backward: bool = False,
-) -> Chain:
+) -> tuple[Chain, Chain | None]:
     """The map fixed world -> moving world that a model finds between two normalised images on the network's grid.
 
     Beyond that grid the displacement fades out, so that an image larger than the network sees is not torn there, and
@@ -146,21 +162,26 @@ def predicted_transform(
         backward: whether the moving image is of the modality that was fixed in the training, and the fixed one of the
             other; of methods that register both ways.
 
+    Returns:
+        The map, and what such a method finds for moving world -> fixed world; None of others.
+
     Raises:
         NumericalError: E-REG-002, NaN or Inf.
     """
+    back = None
     with torch.inference_mode():
         ends = fixed[None].to(model.device), moving[None].to(model.device)
-        if backward:
-            assert isinstance(model.method, BothWays)
-            found = model.method.register_both(ends[1], ends[0])[1]
+        if isinstance(model.method, BothWays):
+            found, back = model.method.register_both(*(ends[::-1] if backward else ends))
+            found, back = (back, found) if backward else (found, back)
         else:
             found = model.method.register(*ends)
-    return transform_of(found, fixed_grid, moving_grid)
+    there = transform_of(found, fixed_grid, moving_grid)
+    return there, None if back is None else transform_of(back, moving_grid, fixed_grid)
 
 
 def transform_of(found: Deformation, fixed_grid: Grid, moving_grid: Grid) -> Chain:
-    """A network's deformation, of one pair, as a map between worlds; see ``predicted_transform``."""
+    """A network's deformation, of one pair, as a map between worlds; see ``predicted_transforms``."""
     displacement = found.displacement.detach().float().cpu()
     velocity = None if found.velocity is None else found.velocity.detach().float().cpu()
     if not bool(torch.isfinite(displacement).all()) or not (velocity is None or bool(torch.isfinite(velocity).all())):
@@ -194,7 +215,7 @@ def aligned(
         for image in (fixed, moving)
     ]
     found = register(
-        sides[0], sides[1], settings=PairwiseSettings(transform="affine"), fixed_mask=masks[0], moving_mask=masks[1],
+        sides[0], sides[1], settings=ALIGNMENT, fixed_mask=masks[0], moving_mask=masks[1],
         device=str(device or "cpu"), max_memory=max_memory, progress=progress,
     )  # fmt: skip
     return found.linear, dict(found.seconds)

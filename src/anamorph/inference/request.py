@@ -154,7 +154,7 @@ class SegmentationRequest(BaseModel):
     """YAML file of the pairwise engine's settings, named as the flags of register: smoothness, levels, ..."""
     fusion: Path | None = None
     """How labels are fused: majority, global, local, block, local_mi, non_local, staple, joint, or the folder of a
-    trained model such as SimNet. joint if absent."""
+    trained model such as SimNet, which weighs them. joint if absent."""
     fusion_settings: Path | None = None
     """YAML file of the fusion's settings: fusion, similarity, patch_radius, ..."""
     select: Annotated[int, Field(ge=1)] | None = None
@@ -175,7 +175,8 @@ class SegmentationRequest(BaseModel):
     scheduler: str | None = None
     """Address of a Dask scheduler whose workers register the atlases, as tcp://HOST:8786."""
     workers: Annotated[int, Field(ge=1)] | None = None
-    """Processes of this machine that register the atlases; this one alone if absent."""
+    """Processes of this machine that register the atlases; 1: this one alone. If absent one a core, as far as memory
+    and work suffice, where Dask is installed and no GPU is used."""
     xform: Literal["auto", "sform", "qform"] = "auto"
     """Which NIfTI form places the voxels where the two disagree."""
     strict: bool = False
@@ -211,6 +212,10 @@ class SegmentationRequest(BaseModel):
             raise ValueError("registration_settings are of the pairwise engine")
         if self.fusion_settings is not None and self.fusion is not None:
             raise ValueError("fusion_settings name the fusion")
+        if self.fusion == Path("weighted"):
+            raise ValueError("weighted takes weights from outside: give the folder of a model such as SimNet")
+        if self.margin is not None and self.region == "none":
+            raise ValueError("margin would do nothing with the region none")
         return self
 
     @property

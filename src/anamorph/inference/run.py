@@ -183,6 +183,9 @@ def _evaluate(request: RegistrationRequest, registration: Registration, truth: _
     warped, after, warped_labels = _scored("anamorph", transform, request, registration, truth)
     residual = folding.inverse_residual_scores(displacement, fixed.grid.affine, inverse, moving.grid.affine)
     whole = [*folding.folding_scores(displacement, fixed.grid.affine), *residual]
+    if registration.backward is not None:
+        maps = displacement, fixed.grid.affine, registration.backward.displacement_on(moving.grid), moving.grid.affine
+        whole += folding.inverse_residual_scores(*maps, metric="inverse_consistency")
     rows += [*after, *of_case(whole, fixed.name, "anamorph")]
     advice = "raise --smoothness" if request.model is None else "train with more smoothness"
     _question_folding(float((jacobian <= 0).mean()), request.strict_qc, advice)
@@ -220,7 +223,8 @@ def _scored(
         image = warp(moving, transform, fixed.grid)
         warped = None if labels is None else warp(labels, transform, fixed.grid)
         seen = comparable(fixed, moving, transform)
-    rows = appearance.appearance_scores(fixed.data[0].numpy(), image.data[0].numpy(), seen)
+    alike = fixed.modality is not None and fixed.modality == moving.modality
+    rows = appearance.appearance_scores(fixed.data[0].numpy(), image.data[0].numpy(), seen, same_scale=alike)
     if not seen.any():
         rows = [replace(row, reason="the images do not overlap") for row in rows]
     if truth.fixed_labels is not None and warped is not None:

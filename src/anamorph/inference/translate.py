@@ -21,8 +21,8 @@ from torch import Tensor
 from anamorph.data.files import read
 from anamorph.data.image import Image, Mask, ReadPolicy
 from anamorph.data.intensity import normalise
-from anamorph.data.network_grid import image_to_network
-from anamorph.data.plan import Intensity
+from anamorph.data.network_grid import image_to_network, mask_to_network
+from anamorph.data.plan import Intensity, Plan
 from anamorph.errors import InputError
 from anamorph.evaluation.appearance import intensity_scores, structural_similarity
 from anamorph.evaluation.scores import Score
@@ -43,6 +43,7 @@ from anamorph.inference.warp import warp
 from anamorph.methods.both_ways import OTHER
 from anamorph.methods.translation import Translation
 from anamorph.pairwise.register import Progress
+from anamorph.spatial.grid import Grid
 from anamorph.spatial.transform import Affine, Transform, resample
 
 Scale = Literal["file", "prepared"]
@@ -55,12 +56,13 @@ class Translated:
     """A translated image.
 
     Args:
-        source: what was translated.
-        image: as one of the other modality, on the source's own grid.
+        source: what was translated; where ``native`` is told, as the network saw it.
+        image: as one of the other modality, on the source's grid.
         seen: which of its voxels the network saw.
         scale: of its intensities: those of files of its modality, or the prepared ones.
         limits: that they lie between.
         seconds: time spent, by stage.
+        native: grid of the image that was read, where source and translation are left on the network's.
     """
 
     source: Image
@@ -69,6 +71,7 @@ class Translated:
     scale: Scale
     limits: tuple[float, float]
     seconds: Mapping[str, float] = field(default_factory=dict)
+    native: Grid | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +95,7 @@ def translate_with(
     image: Image | str | Path,
     *,
     mask: Mask | str | Path | None = None,
+    native: bool = True,
     policy: ReadPolicy | None = None,
     max_memory: int | None = None,
     progress: Progress | None = None,
@@ -103,6 +107,7 @@ def translate_with(
         image: file or image on any grid of the model's dimension; its ``modality`` may be left open where the model
             translates but one.
         mask: where intensities are measured, if the plan's content is "mask"; any grid.
+        native: bring the translation back onto the image's own grid; if not, it stays on the network's.
         policy: how to read files.
         max_memory: bytes to stay within.
         progress: told of stages.
@@ -138,13 +143,20 @@ def translate_with(
         tensor = image_to_network(image, plan, grid, where)
     with stages("network"), torch.inference_mode():
         found = finite(method.translate(tensor[None].to(model.device), source)[0].float().cpu())
+    low, high = method.translation.intensities
+    scale, ends = in_file(torch.tensor([low, high]), plan.modalities[target])
+    limits = float(ends[0]), float(ends[1])
+    if not native:
+        source_seen = replace(image, data=in_file(tensor, plan.modalities[source])[1], grid=grid, valid=None)
+        values = in_file(found.clamp(low, high), plan.modalities[target])[1]
+        result = replace(source_seen, data=values, modality=target)
+        seen = torch.ones(grid.shape, dtype=torch.bool)
+        return Translated(source_seen, result, seen, scale, limits, stages.seconds, image.grid)
     with stages("resample"):
-        low, high = method.translation.intensities
         *channels, share = resample(torch.cat([found - low, torch.ones_like(found[:1])]), grid, image.grid)
         values = (torch.stack(channels) + low).clamp(low, high)
-        scale, limits = in_file(torch.tensor([low, high]), plan.modalities[target])
         result = replace(image, data=in_file(values, plan.modalities[target])[1], modality=target, valid=None)
-    return Translated(image, result, share > 0.5, scale, (float(limits[0]), float(limits[1])), stages.seconds)
+    return Translated(image, result, share > 0.5, scale, limits, stages.seconds)
 
 
 def in_file(prepared: Float[Tensor, "..."], intensity: Intensity) -> tuple[Scale, Float[Tensor, "..."]]:
@@ -163,20 +175,21 @@ def compare_translation(
         model: that translated.
         found: by it.
         truth: of the translation's modality, on any grid; it is brought onto the source's, and its intensities are
-            prepared as those of the training were, though never measured in a mask.
+            prepared as those of the training were, though never measured in a mask. Where the translation is on the
+            network's grid, it then goes on to that as images of the training do.
         transform: source world -> the truth's world; one world if absent.
-        mask: on the source's grid.
+        mask: on the grid of the source as it was read.
 
     Raises:
         InputError: E-GEO-015, it lies elsewhere.
     """
-    intensity = model.card.plan.modalities[found.image.modality or ""]
-    _, values = in_file(normalise(truth.data, intensity, None, truth.valid), intensity)
-    inside = torch.ones(1, *truth.grid.shape) if truth.valid is None else truth.valid[None].float()
-    prepared = Image(values, truth.grid, found.image.modality, name=truth.name)
-    if transform is not None or not truth.grid.same_as(found.image.grid):
-        inside = resample(inside, truth.grid, found.image.grid, transform)
-        prepared = warp(prepared, transform or Affine.identity(truth.grid.ndim), found.image.grid)
+    truth = replace(truth, modality=found.image.modality)
+    prepared, inside = _prepared(model.card.plan, truth, found.native or found.image.grid, transform)
+    if found.native is not None:
+        plan, grid = _as_it_is(model.card.plan), found.image.grid
+        prepared = replace(prepared, data=image_to_network(prepared, plan, grid), grid=grid)
+        inside = resample(inside, found.native, grid)
+        mask = None if mask is None else Mask(mask_to_network(mask.data, found.native, grid), grid)
     known = (inside[0] > 0.5) & found.seen
     if not bool(known.any()):
         raise InputError(
@@ -186,13 +199,32 @@ def compare_translation(
     error = torch.where(known, found.image.data - prepared.data, 0.0)
     scores = list[Score]()
     for number, (true, made) in enumerate(zip(prepared.data.numpy(), found.image.data.numpy(), strict=True)):
-        label = "" if len(values) == 1 else f"channel {number}"
+        label = "" if len(prepared.data) == 1 else f"channel {number}"
         scores += [replace(row, label=label) for row in channel_scores(true, made, known.numpy())]
         if mask is not None:
             label = f"{label}, {INSIDE}" if label else INSIDE
             part = (known & mask.data).numpy()
             scores += [replace(row, label=label) for row in channel_scores(true, made, part)]
     return TranslationError(prepared, Image(error, found.image.grid, name=truth.name), tuple(scores))
+
+
+def _prepared(
+    plan: Plan, truth: Image, grid: Grid, transform: Transform | None
+) -> tuple[Image, Float[Tensor, "1 *spatial"]]:
+    """The truth on a grid and the scale of translations, and how far it is known there, 0 to 1."""
+    intensity = plan.modalities[truth.modality or ""]
+    _, values = in_file(normalise(truth.data, intensity, None, truth.valid), intensity)
+    inside = torch.ones(1, *truth.grid.shape) if truth.valid is None else truth.valid[None].float()
+    prepared = Image(values, truth.grid, truth.modality, name=truth.name)
+    if transform is not None or not truth.grid.same_as(grid):
+        inside = resample(inside, truth.grid, grid, transform)
+        prepared = warp(prepared, transform or Affine.identity(truth.grid.ndim), grid)
+    return prepared, inside
+
+
+def _as_it_is(plan: Plan) -> Plan:
+    """The plan for intensities that are prepared already."""
+    return plan.model_copy(update={"modalities": dict.fromkeys(plan.modalities, Intensity(kind="none"))})
 
 
 def channel_scores(

@@ -12,6 +12,7 @@
     omega = 1, or 1 / (1 + exp(-(t - fade_in_epoch) / fade_in_width))                          (24)
 
     z_a   = mean of z at t = 0, then (1 - eta) z_a + eta (mean of z o Phi)                     (15, 16)
+            "unbiased", (1 - eta) z_a + eta (mean of z o Phi) o Phi_mean^-1                    methods.atlas_mean
 
 with x an image, y its labels one-hot and blurred by a Gaussian, z images and labels alike, t the epochs done. A warp
 reads the border value outside. The affine map enters after ``affine_from_epoch`` epochs. A segmentation is the atlas
@@ -34,7 +35,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from anamorph.errors import ConfigurationError, InputError
+from anamorph.errors import ConfigurationError
 from anamorph.losses import mse
 from anamorph.losses.segmentation import one_hot
 from anamorph.methods.atlas_istn_settings import (
@@ -43,6 +44,7 @@ from anamorph.methods.atlas_istn_settings import (
     AtlasISTNWeights,
     RefinementSettings,
 )
+from anamorph.methods.atlas_mean import map_parts, mean_map, means_of, sums_of, without_labels
 from anamorph.methods.atlas_refinement import Refinement, normalised_smoothness, refine_cases
 from anamorph.methods.base import Batch, Domain, Method, MethodSettings, computed
 from anamorph.methods.schedule import Augmentation, Schedule
@@ -184,7 +186,7 @@ class AtlasISTN(Method):
         if self.chosen.atlas == "fixed":
             labels, image = _drawn(map(self._cases, batches), self.chosen.atlas_seed)
         else:
-            labels, image = _mean(computed(batches, lambda batch: _sums(*self._cases(batch))))
+            labels, image = means_of(computed(batches, lambda batch: sums_of(*self._cases(batch))))
         self.atlas_labels.copy_(labels)
         self.atlas_image.copy_(image)
 
@@ -192,7 +194,10 @@ class AtlasISTN(Method):
     def after_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
         """Equations 15 and 16; memory does not grow with the number of cases."""
         if self.chosen.atlas == "learnt" and self.chosen.update_rate:
-            labels, image = _mean(computed(batches, lambda batch: _sums(*self._in_atlas_space(batch))))
+            labels, image, *mean = means_of(computed(batches, lambda batch: sums_of(*self._in_atlas_space(batch))))
+            if self.chosen.unbiased:
+                back = mean_map(mean, self.domain.shape, self.chosen.squarings).inverse
+                labels, image = _warped(labels, back), _warped(image, back)
             self.atlas_labels.lerp_(labels, self.chosen.update_rate)
             self.atlas_image.lerp_(image, self.chosen.update_rate)
         self.epoch.fill_(epoch + 1)
@@ -216,12 +221,16 @@ class AtlasISTN(Method):
             return self.atlas_labels[:0], self.atlas_image[:0]
         return one_hot(labels, self.domain.classes, self.chosen.label_smoothing_sigma), batch["image"][chosen]
 
-    def _in_atlas_space(self, batch: Batch) -> Cases:
+    def _in_atlas_space(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Labels and images of the labelled cases, warped to the atlas; if unbiased the parts of their maps, too."""
         labels, image = self._cases(batch)
-        if not len(labels):
-            return labels, image
-        forward = self.one_pass(image).forward
-        return _warped(labels, forward), _warped(image, forward)
+        if len(labels):
+            found = self.one_pass(image)
+            labels, image = _warped(labels, found.forward), _warped(image, found.forward)
+        else:
+            half = labels.new_zeros(0, self.domain.ndim, *self.spatial_transformer.velocity_shape)
+            found = AtlasTransformation(half, None, self.domain.shape)
+        return (labels, image, *map_parts(found)) if self.chosen.unbiased else (labels, image)
 
     # -- use -----------------------------------------------------------------------------------------------------------
 
@@ -310,24 +319,6 @@ def _warped(image: ImageBatch, displacement: Tensor) -> ImageBatch:
     return warp(image, displacement, outside="border")
 
 
-def _sums(labels: LabelBatch, image: ImageBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """Number of the cases, and sums over them, in double precision."""
-    count = torch.tensor(len(labels), device=labels.device)
-    return count, labels.double().sum(0, keepdim=True), image.double().sum(0, keepdim=True)
-
-
-def _mean(parts: Iterable[Sequence[Tensor]]) -> Atlas:
-    """Of labels and of images, from the sums over batches, which are added in their order."""
-    count, sums = 0, [torch.zeros(()), torch.zeros(())]
-    for cases, *part in parts:
-        count += int(cases)
-        sums = [total.to(more.device) + more for total, more in zip(sums, part, strict=True)]
-    if not count:
-        raise _without_labels()
-    labels, image = ((total / count).float() for total in sums)
-    return labels, image
-
-
 def _drawn(cases: Iterable[Cases], seed: int) -> Atlas:
     """One case, all being equally likely: the n-th takes the place of the one before with a chance of 1 in n."""
     generator, count, chosen = torch.Generator().manual_seed(seed), 0, None
@@ -337,13 +328,9 @@ def _drawn(cases: Iterable[Cases], seed: int) -> Atlas:
             if int(torch.randint(count, (), generator=generator)) == 0:
                 chosen = labels[item : item + 1].clone(), image[item : item + 1].clone()
     if chosen is None:
-        raise _without_labels()
+        raise without_labels()
     return chosen
 
 
 def _without_segmentation(found: str) -> ConfigurationError:
     return ConfigurationError("E-MOD-021", found, do="use one_pass")
-
-
-def _without_labels() -> InputError:
-    return InputError("E-TRN-003", "no case has labels", expected="some with labels")

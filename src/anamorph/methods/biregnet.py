@@ -1,18 +1,19 @@
 r"""BiRegNet: labels teach one network to bring two modalities onto each other, there and back.
 
     u, v  = LocalNet(A, T)        T: fixed, the target; A: moving, the atlas; u, v: voxels, from two sets of heads  (1)
-    A o U : (A o U)(x) = A(x + u(x)), on the grid of T;    T o V : T(x + v(x)), on the grid of A                    (2)
+    A o U : (A o U)(x) = A(x + u(x)), on the grid of T;    T o V : T(x + v(x)), on the grid of A
 
-    L     = lambda_o O + lambda_c C + lambda_b B                                                                    (3)
-    O     = D(L_T, L_A o U) + D(L_A, L_T o V)                          labels, where both images have some          (4)
-    D     = mean over sigma of 1 - Dice(G_sigma a, G_sigma b),   Dice = 2 sum(a b) / (sum a + sum b)                (5)
-    C     = mean |T - (T o V) o U| + mean |A - (A o U) o V|            consistency image                            (6)
-          = D(L_T, (L_T o V) o U) + D(L_A, (L_A o U) o V)              consistency label                            (7)
-    B     = bending energy of u plus that of v                                                                      (8)
+    L     = lambda_o O + lambda_c C + lambda_b B
+    O     = D(L_T, L_A o U) + D(L_A, L_T o V)                          labels, where both images have some          (3)
+    D     = mean over sigma of 1 - Dice(G_sigma a, G_sigma b),   Dice = 2 sum(a b) / (sum a + sum b)                (4)
+    C     = mean |T - (T o V) o U| + mean |A - (A o U) o V|            consistency image                            (5)
+          = D(L_T, (L_T o V) o U) + D(L_A, (L_A o U) o V)              consistency label                            (6)
+    B     = bending energy of u plus that of v                                                                      (7)
 
 Dice is a mean over classes without the background; terms are means over the pairs of a batch, those without labels on
-both sides counting as 0 in (4) and (7). With ``velocity`` the heads give velocities, which are integrated, and (8) is
-about those; with direction ``single`` there is u alone, and the first half of (4) and (8).
+both sides counting as 0 in (3) and (6). With ``velocity`` the heads give velocities, which are integrated, and (7) is
+about those; with direction ``single`` there is u alone, and the first half of (3) and (7); (2) is of
+``networks.local_net``.
 
 Sources: W. Ding, L. Li, X. Zhuang, L. Huang (2022), Cross-modality multi-atlas segmentation via deep registration and
 label fusion, arXiv:2202.02000; (2020), Cross-modality multi-atlas segmentation using deep neural networks,
@@ -135,7 +136,7 @@ class BiRegNet(Method):
         return terms_of(self.chosen)
 
     def terms(self, batch: Batch, player: str) -> dict[str, Tensor]:
-        """Equation (3), term by term."""
+        """Those of L, each by itself."""
         found = self._found(batch["fixed"], batch["moving"])
         fields = [deformation.displacement for deformation in found]
         computed = {
@@ -154,13 +155,13 @@ class BiRegNet(Method):
         return deformations_of(self.backbone, squarings_of(self.chosen), fixed, moving)
 
     def _overlap(self, batch: Batch, fields: Fields) -> Loss:
-        """Equation (4)."""
+        """Equation (3)."""
         labels, fields, share = self._labelled(batch, fields)
         pairs = zip(labels, reversed(labels), fields, strict=False)  # of one field the first pair alone
         return _sum([self._dice(here, warp(other, field)) for here, other, field in pairs]) * share
 
     def _consistency(self, batch: Batch, fields: Fields) -> Loss:
-        """Equation (6) or (7)."""
+        """Equation (5) or (6)."""
         if self.chosen.consistency == "image":
             images = [batch[side] for side in SIDES]
             masks = [batch.get(f"{side}_mask") for side in SIDES]
@@ -171,7 +172,7 @@ class BiRegNet(Method):
         return _sum([self._dice(label, other) for label, other in zip(labels, back, strict=True)]) * share
 
     def _dice(self, a: ImageBatch, b: ImageBatch) -> Loss:
-        """Equation (5)."""
+        """Equation (4)."""
         return soft_dice(a, b, sigmas=self.chosen.sigmas, squared=False)
 
     def _labelled(self, batch: Batch, fields: Fields) -> tuple[list[Tensor], list[Tensor], float]:

@@ -42,7 +42,7 @@ from anamorph.losses.masks import Loss
 from anamorph.losses.segmentation import one_hot
 from anamorph.methods.base import Batch, Deformation, Domain, Method, TermWeights, Weight
 from anamorph.methods.network_choice import LapIRNArchitecture, lapirn_network
-from anamorph.methods.registration import Odd, SimilaritySettings, compare, overlap_of_labelled
+from anamorph.methods.registration import Odd, SimilaritySettings, check_similarity, compare, overlap_of_labelled
 from anamorph.methods.schedule import Schedule
 from anamorph.methods.segmentation import check_classes
 from anamorph.networks.lapirn import LEVELS, deformation_of
@@ -106,7 +106,8 @@ class LapIRN(Method):
         domain: what is registered.
 
     Raises:
-        ConfigurationError: E-MOD-020, a weight of the overlap in a domain without classes.
+        ConfigurationError: E-MOD-020, a weight of the overlap in a domain without classes; E-MOD-027, bins of macMIND
+            that 2-D does not have.
     """
 
     Settings = LapIRNSettings
@@ -117,6 +118,7 @@ class LapIRN(Method):
         super().__init__(settings, domain)
         if settings.weights.overlap:
             check_classes(domain)
+        check_similarity(settings, domain)
         self.chosen = settings
         self.network = lapirn_network(settings, domain)
         self.register_buffer("level", torch.tensor(LEVELS))

@@ -49,7 +49,7 @@ from anamorph.methods.network_choice import (
     registration_network,
     segmentation_network,
 )
-from anamorph.methods.registration import Similarity, SimilaritySettings, compare
+from anamorph.methods.registration import Similarity, SimilaritySettings, check_similarity, compare
 from anamorph.methods.schedule import Schedule
 from anamorph.methods.segmentation import ProbabilityBatch, check_classes
 from anamorph.networks.dynunet import supervision_weights
@@ -128,7 +128,7 @@ class MacJNet(Method):
             that of the moving ones; where there is one, it is both, and one network segments them.
 
     Raises:
-        ConfigurationError: E-MOD-020, the domain has no classes.
+        ConfigurationError: E-MOD-020, the domain has no classes; E-MOD-027, bins of macMIND that 2-D does not have.
     """
 
     Settings = MacJNetSettings
@@ -140,6 +140,7 @@ class MacJNet(Method):
     def __init__(self, settings: MacJNetSettings, domain: Domain) -> None:
         super().__init__(settings, domain)
         check_classes(domain)
+        check_similarity(settings, domain)
         self.chosen = settings
         self.modalities: dict[Side, str] = {"fixed": domain.modalities[0], "moving": domain.modalities[:2][-1]}
         self.registration = registration_network(settings.registration, domain)

@@ -1,14 +1,14 @@
 r"""The patch network of 2020: patches of target and atlas are alike where their embeddings are.
 
-    d_s(x) = distance of the target's patch at x and the atlas's at x + s             ``networks.patch_embedding``  (1)
-    p_s    = softmax over s of -d_s                      s: no shift, and random ones                               (2)
-    P(x)   = those s for which the Dice of the labels of both patches is above a threshold                          (3)
+    d_s(x) = distance of the target's patch at x and the atlas's at x + s             ``networks.patch_embedding`` (11)
+    p_s    = softmax over s of -d_s                      s: no shift, and random ones
+    P(x)   = those s for which the Dice of the labels of both patches is above a threshold
 
-    L      = mean of - log sum over P(x) of p_s          over voxels x where P(x) is neither empty nor everything   (4)
+    L      = mean of - log sum over P(x) of p_s          over voxels x where P(x) is neither empty nor everything  (12)
 
-The similarity of an atlas that lies on the target is exp(-d_0), its part of (2) before that is divided by the sum, so
-that a weighted vote is one of those probabilities. The paper votes otherwise: where less than 70 % of all agree, each
-of the five nearest has one vote. ``weights_of_nearest`` makes weights of that rule.
+The similarity of an atlas that lies on the target is exp(-d_0) (13), its part of p_0 before that is divided by the
+sum, so that a weighted vote is one of those probabilities. The paper votes otherwise: where less than 70 % of all
+agree, each of the five nearest has one vote.
 
 Source: W. Ding, L. Li, X. Zhuang, L. Huang (2020), Cross-modality multi-atlas segmentation using deep neural networks,
 doi:10.1007/978-3-030-59716-0_23, as released (github.com/NanYoMy/cmmas).
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
@@ -98,7 +98,7 @@ class PatchSimNet(SimilarityEstimator):
         self.step = step
 
     def terms(self, batch: Batch, player: str) -> dict[str, Tensor]:
-        """Equation (4); an item's mean over its voxels, 0 of items that have none or lack labels."""
+        """Equation (12); an item's mean over its voxels, 0 of items that have none or lack labels."""
         displacement, both = self.onto_target(batch), both_labelled(batch)
         one = self.similarity_network(batch["fixed"])
         other = self.similarity_network(warp(batch["moving"], displacement, outside="border"))
@@ -114,7 +114,7 @@ class PatchSimNet(SimilarityEstimator):
     def similarity(
         self, target: ImageBatch, warped_labels: ClassBatch, warped: ImageBatch | None = None
     ) -> Similarities:
-        """exp(-d_0); labels are not looked at, the atlas's image is."""
+        """Equation (13); labels are not looked at, the atlas's image is."""
         if warped is None:
             raise ValueError("patches are compared by their images: give the atlas's, warped onto the target")
         one, other = (self.similarity_network(image) for image in (target, warped))
@@ -148,27 +148,8 @@ def patch_dice(one: ClassBatch, other: ClassBatch, classes: int, patch_size: int
 
 
 def found_among(logits: Supports, alike: Bool[Tensor, "batch supports *spatial"], weight: Similarities) -> Loss:
-    """Equation (4), a mean over voxels by their weight, then over items."""
+    """Equation (12), a mean over voxels by their weight, then over items."""
     usable = alike.any(1, keepdim=True) & ~alike.all(1, keepdim=True)
     right = torch.where(alike, logits, NEVER).logsumexp(1, keepdim=True)
     missed = torch.where(usable, logits.logsumexp(1, keepdim=True) - right, 0)
     return weighted_mean(missed, weight * usable)
-
-
-def weights_of_nearest(
-    similarities: Float[Tensor, "atlases *spatial"],
-    labels: Int[Tensor, "atlases *spatial"],
-    nearest: int = 5,
-    sure: float = 0.7,
-) -> Float[Tensor, "atlases *spatial"]:
-    """The paper's vote as weights: 1 of every atlas where enough agree, else of the nearest alone, 0 of the others.
-
-    Args:
-        similarities: of each atlas at each voxel.
-        labels: theirs, any integers.
-        nearest: how many have a vote; of equal ones the first.
-        sure: share of all atlases that is enough.
-    """
-    agreeing = (labels == labels.mode(0).values).float().mean(0)
-    rank = torch.argsort(similarities, dim=0, descending=True, stable=True).argsort(0)
-    return ((agreeing >= sure) | (rank < nearest)).to(similarities.dtype)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import AfterValidator, Field, field_validator, model_serializer
+from pydantic import AfterValidator, Field, field_validator, model_serializer, model_validator
 from torch import Tensor
 
 from anamorph import losses
-from anamorph.losses.macmind import ALPHAS
+from anamorph.errors import ConfigurationError
+from anamorph.losses.log_polar import LogPolarBins
+from anamorph.losses.macmind import ALPHAS, BINS
 from anamorph.losses.masks import Loss
-from anamorph.methods.base import MethodSettings
+from anamorph.methods.base import Domain, MethodSettings
 from anamorph.types import ImageBatch, MaskBatch
 
 Similarity = Literal["mse", "l1", "lncc", "mi", "local_mi", "nmi", "ssim", "mind", "mind_ssc", "macmind"]
@@ -37,14 +40,40 @@ OPTIONS: dict[str, dict[str, str]] = {
     "ssim": {"sigma": "sigma"},
     "mind": {"distance": "distance", "patch_size": "patch_size"},
     "mind_ssc": {"distance": "distance", "patch_size": "patch_size"},
-    "macmind": {name: name for name in ("distance", "patch_size", "alphas", "concatenated")},
+    "macmind": {name: name for name in ("distance", "patch_size", "alphas", "concatenated")} | {"bins": "macmind_bins"},
 }
 """Argument of a similarity -> the setting that gives it."""
 
-YOUNGER = ("alphas", "concatenated")
+YOUNGER = ("alphas", "concatenated", "log_polar")
 """Settings that models from before do not have."""
 
 INFORMATION = ("mi", "local_mi", "nmi")
+
+
+_log_polar_bins = lru_cache(LogPolarBins)
+
+
+class LogPolarSettings(MethodSettings):
+    """The bins over which macMIND averages: sectors of rings, cut into slices along the third axis."""
+
+    window: Odd = BINS.window
+    """R2, side of the window that they divide."""
+    angles: Count = BINS.angles
+    """Na, sectors in the plane of the first two axes."""
+    radii: Count = BINS.radii
+    """Nr, rings in that plane."""
+    heights: Count = BINS.heights
+    """Nh, slices; 2-D has one."""
+
+    @model_validator(mode="after")
+    def _none_empty(self) -> LogPolarSettings:
+        _log_polar_bins(self.window, self.angles, self.radii, self.heights)
+        return self
+
+    @property
+    def bins(self) -> LogPolarBins:
+        """As the loss takes them."""
+        return _log_polar_bins(self.window, self.angles, self.radii, self.heights)
 
 
 class SimilaritySettings(MethodSettings):
@@ -70,6 +99,8 @@ class SimilaritySettings(MethodSettings):
     """macmind: weight of each scale, small to large; their number is K."""
     concatenated: bool = False
     """macmind: whether scales stand side by side instead of being summed."""
+    log_polar: LogPolarSettings = LogPolarSettings()
+    """macmind: its bins."""
 
     @field_validator("alphas")
     @classmethod
@@ -77,6 +108,11 @@ class SimilaritySettings(MethodSettings):
         if not any(alphas):
             raise ValueError("at least one of alphas is above 0")
         return alphas
+
+    @property
+    def macmind_bins(self) -> LogPolarBins:
+        """The bins of ``log_polar``."""
+        return self.log_polar.bins
 
     @model_serializer(mode="wrap")
     def _told(self, told: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
@@ -86,6 +122,17 @@ class SimilaritySettings(MethodSettings):
             if getattr(self, name) == type(self).model_fields[name].default:
                 values.pop(name, None)
         return values
+
+
+def check_similarity(settings: SimilaritySettings, domain: Domain) -> None:
+    """Refuse what cannot be compared in this dimension.
+
+    Raises:
+        ConfigurationError: E-MOD-027, several slices of macMIND's bins in 2-D.
+    """
+    if settings.similarity == "macmind" and domain.ndim == 2 and settings.log_polar.heights > 1:
+        found = f"{settings.log_polar.heights} heights of macMIND's bins in 2-D"
+        raise ConfigurationError("E-MOD-027", found, expected="one", do="leave log_polar.heights out")
 
 
 def compare(

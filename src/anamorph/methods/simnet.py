@@ -1,14 +1,14 @@
 r"""SimNet: a network learns where an atlas's label, brought onto a target, is right.
 
-    L_i   = L_A o U                the atlas's labels on the target, by the nearest voxel; U: a registration, held  (1)
-    S     = sigmoid(LocalNet(T, L_i))                                      one number a voxel of the target         (2)
-    S*(x) = share of the voxels about x, in a cube, of which L_i is the target's own label                          (3)
+    L_i   = L_A o U                the atlas's labels on the target, by the nearest voxel; U: a registration, held
+    S     = sigmoid(LocalNet(T, L_i))                                      one number a voxel of the target         (8)
+    S*(x) = share of the voxels about x, in a cube, of which L_i is the target's own label                          (9)
 
-    L     = - mean over voxels of S* log S + (1 - S*) log(1 - S)                                                    (4)
+    L     = - mean over voxels of S* log S + (1 - S*) log(1 - S)                                                   (10)
 
 Labels of atlases are fused by S:
 
-    label(x) = the l of the greatest sum over i of S_i(x) [L_i(x) = l]                                              (5)
+    label(x) = the l of the greatest sum over i of S_i(x) [L_i(x) = l]
 
 LocalNet is without attention, its five scales summed; it sees the target's image and the atlas's label, as one channel
 where there is one class, else as one for the background and for each class. In training L_i is moved by a few voxels
@@ -108,7 +108,7 @@ class SimNet(SimilarityEstimator):
         self.step = step
 
     def terms(self, batch: Batch, player: str) -> dict[str, Tensor]:
-        """Equation (4), of the items that have labels on both sides; others count as 0."""
+        """Equation (10), of the items that have labels on both sides; others count as 0."""
         both = both_labelled(batch)
         if not both.any():  # a gradient of 0, which processes that train together need
             return {"cross_entropy": sum(p.sum() * 0 for p in self.similarity_network.parameters())}  # pyright: ignore
@@ -121,7 +121,7 @@ class SimNet(SimilarityEstimator):
     def similarity(
         self, target: ImageBatch, warped_labels: ClassBatch, warped: ImageBatch | None = None
     ) -> Similarities:
-        """Equation (2); images of atlases are not looked at."""
+        """Equation (8); images of atlases are not looked at."""
         return self._logits(target, warped_labels).sigmoid()
 
     def _logits(self, target: ImageBatch, warped_labels: ClassBatch) -> Similarities:
@@ -141,7 +141,7 @@ class SimNet(SimilarityEstimator):
 
 
 def agreement(one: ClassBatch, other: ClassBatch, patch_size: int) -> Similarities:
-    """Equation (3): the share of equal labels in a cube about each voxel, as far as that is inside the image."""
+    """Equation (9): the share of equal labels in a cube about each voxel, as far as that is inside the image."""
     equal = (one == other).float()
     return LocalMean(equal, None, patch_size)(equal)
 
@@ -149,5 +149,5 @@ def agreement(one: ClassBatch, other: ClassBatch, patch_size: int) -> Similariti
 def cross_entropy(
     logits: Float[Tensor, "batch 1 *spatial"], share: Similarities, mask: Float[Tensor, "batch 1 *spatial"] | None
 ) -> Loss:
-    """Equation (4), in nats."""
+    """Equation (10), in nats."""
     return weighted_mean(functional.binary_cross_entropy_with_logits(logits, share, reduction="none"), mask)

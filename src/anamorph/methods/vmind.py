@@ -32,7 +32,7 @@ from anamorph.methods.both_ways import (
     masks_on,
     smoothness,
 )
-from anamorph.methods.registration import Similarity, SimilaritySettings, compare
+from anamorph.methods.registration import Similarity, SimilaritySettings, check_similarity, compare
 from anamorph.methods.translation import SCHEDULE, Initialisation, initialise, total
 from anamorph.spatial.field import warp
 from anamorph.types import ImageBatch
@@ -64,6 +64,9 @@ class VMIND(BothWays, Method):
     Args:
         settings: as chosen.
         domain: what is registered.
+
+    Raises:
+        ConfigurationError: E-MOD-027, bins of macMIND that 2-D does not have.
     """
 
     Settings = VMINDSettings
@@ -71,6 +74,7 @@ class VMIND(BothWays, Method):
 
     def __init__(self, settings: VMINDSettings, domain: Domain) -> None:
         super().__init__(settings, domain)
+        check_similarity(settings, domain)
         self.chosen = settings
         self.registration = dual_head_network(settings, domain)
         initialise(self.registration.backbone, settings.initialisation)

@@ -30,7 +30,7 @@ from anamorph.losses import diffusion
 from anamorph.losses.segmentation import one_hot
 from anamorph.methods.base import Batch, Deformation, Domain, Method, TermWeights, Weight
 from anamorph.methods.network_choice import VoxelMorphArchitecture, voxelmorph_network
-from anamorph.methods.registration import SimilaritySettings, compare, overlap_of_labelled
+from anamorph.methods.registration import SimilaritySettings, check_similarity, compare, overlap_of_labelled
 from anamorph.methods.schedule import Schedule
 from anamorph.methods.segmentation import check_classes
 from anamorph.networks.registration_unet import deformation_of, flow_of, on_half
@@ -64,7 +64,8 @@ class VoxelMorph(Method):
         domain: what is registered.
 
     Raises:
-        ConfigurationError: E-MOD-020, a weight of the overlap in a domain without classes.
+        ConfigurationError: E-MOD-020, a weight of the overlap in a domain without classes; E-MOD-027, bins of macMIND
+            that 2-D does not have.
     """
 
     Settings = VoxelMorphSettings
@@ -74,6 +75,7 @@ class VoxelMorph(Method):
         super().__init__(settings, domain)
         if settings.weights.overlap:
             check_classes(domain)
+        check_similarity(settings, domain)
         self.chosen = settings
         network = voxelmorph_network(settings, domain)
         self.backbone, self.head = network.backbone, network.head

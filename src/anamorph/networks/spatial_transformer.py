@@ -143,6 +143,11 @@ class SpatialTransformer(nn.Module):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
 
+    @property
+    def velocity_shape(self) -> tuple[int, ...]:
+        """Voxels of the half grid."""
+        return tuple(-(-n // m) * m // 2 for n, m in zip(self.shape, self.multiples, strict=True))
+
     def forward(self, seen: ImageBatch) -> tuple[HalfVelocity, Float[Tensor, "batch parameters"] | None]:
         """Velocity in voxels of the half grid, zero if there is none, and parameters that ``affine_matrix`` takes."""
         x = self.first(pad_to_multiple(seen, self.multiples))

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from anamorph.evaluation.atlas_quality import OUTLIER
-from anamorph.inference.atlas_folder import Atlas, AtlasCard, facts_of
+from anamorph.inference.atlas_folder import Atlas, AtlasCard, AtlasQuality, CaseFacts, facts_of
 from anamorph.report.curves import Curve, curve
 from anamorph.report.document import render_document
 from anamorph.report.figures import draw, label_colour, to_grey, window_of
@@ -45,12 +45,12 @@ def render_atlas(atlas: Atlas, evolution: Sequence[tuple[str, np.ndarray]] = ())
         label_names=dict(atlas.names),
     )
     topology = [(shown.label_name(value), found) for value, found in atlas.topology().items()]
-    card, flat = atlas.card, atlas.grid.ndim == 2
+    card, quality, flat = atlas.card, atlas.quality, atlas.grid.ndim == 2
     sections = {
         "atlas": "Atlas",
         **({"rounds": "Rounds"} if evolution else {}),
         **({"topology": "Topology"} if topology else {}),
-        **({"cases": "Cases"} if card else {}),
+        **({"cases": "Cases"} if quality else {}),
         "run": "Run",
     }
     return render_document(
@@ -59,15 +59,15 @@ def render_atlas(atlas: Atlas, evolution: Sequence[tuple[str, np.ndarray]] = ())
         title=atlas.name or "Atlas",
         sections=sections,
         lead=_lead(atlas),
-        tiles=list(_tiles(card)) if card else [],
+        tiles=list(_tiles(quality, card)) if quality else [],
         planes=draw(shown).planes,
         key=[(shown.label_name(label), label_colour(shown, label)) for label in shown.labels],
         evolution=_pictures(evolution, shown) if evolution else [],
         curves=list(_curves(card)) if card else [],
         flat=flat,
         topology=topology,
-        cases=list(_cases(card)) if card else [],
-        left_out=list(card.left_out.items()) if card else [],
+        cases=list(_cases(quality.cases)) if quality else [],
+        left_out=list(quality.left_out.items()) if quality else [],
         limit=OUTLIER,
         facts=[(name, str(value)) for name, value in facts_of(atlas).items()],
         environment=[(n, str(v)) for n, v in card.environment.items() if v is not None] if card else [],
@@ -79,27 +79,26 @@ def render_atlas(atlas: Atlas, evolution: Sequence[tuple[str, np.ndarray]] = ())
 
 def _lead(atlas: Atlas) -> str:
     if atlas.model is not None:
-        return f"Learnt by {atlas.model.card.method}, on the network's own grid."
+        judged = "" if atlas.judged is None else f"; fitted to {len(atlas.judged.cases)} cases {atlas.judged.fitted}"
+        return f"Learnt by {atlas.model.card.method}, on the network's own grid{judged}."
     if atlas.card is None:
         return ""
     labelled = f", {atlas.card.labelled} of them with labels" if atlas.card.labelled else ""
     return f"Built group-wise from {len(atlas.card.cases)} cases{labelled}, without a network."
 
 
-def _tiles(card: AtlasCard) -> Iterator[Tile]:
-    yield Tile("Cases", str(len(card.cases)), note=f"{len(card.left_out) or 'none'} left out")
-    if not card.rounds:
-        return
-    last = card.rounds[-1]
-    yield Tile("Rounds", str(last.number), note=f"the last changed it by {format_value(100 * last.change, '%')} %")
-    share = format_value(100 * last.relative_sharpness, "%")
+def _tiles(quality: AtlasQuality, card: AtlasCard | None) -> Iterator[Tile]:
+    yield Tile("Cases", str(len(quality.cases)), note=f"{len(quality.left_out) or 'none'} left out")
+    if card is not None:
+        last = card.rounds[-1]
+        yield Tile("Rounds", str(last.number), note=f"the last changed it by {format_value(100 * last.change, '%')} %")
+    share = format_value(100 * quality.relative_sharpness, "%")
     yield Tile("Sharpness", share, "%", "of the cases' own on its grid")
-    if last.kind == "deformable":
-        biased = last.mean_deformation_mm > WORST * last.deformation_mm
-        note = f"of the mean map; {format_value(last.deformation_mm, 'mm')} mm a case"
-        tone = "warn" if biased else "good"
-        yield Tile("Bias", format_value(last.mean_deformation_mm, "mm"), "mm", note, tone)
-    apart = [facts.case for facts in card.cases if facts.apart]
+    bias, length = quality.mean_deformation_mm, quality.deformation_mm
+    if bias is not None and length is not None:
+        note = f"of the mean map; {format_value(length, 'mm')} mm a case"
+        yield Tile("Bias", format_value(bias, "mm"), "mm", note, "warn" if bias > WORST * length else "good")
+    apart = [facts.case for facts in quality.cases if facts.apart]
     note = ", ".join(apart[:3]) + (", ..." if len(apart) > 3 else "") if apart else "no case stands apart"
     yield Tile("Outliers", str(len(apart)), note=note, tone="warn" if apart else "good")
 
@@ -121,9 +120,9 @@ def _curves(card: AtlasCard) -> Iterator[Curve]:
             yield curve(title, {facts.number: scale * getattr(facts, name) for facts in rounds}, numbers)
 
 
-def _cases(card: AtlasCard) -> Iterator[dict[str, Any]]:
+def _cases(cases: Sequence[CaseFacts]) -> Iterator[dict[str, Any]]:
     """Rows of the table, those furthest from the others first."""
-    for facts in sorted(card.cases, key=lambda facts: -max(facts.z_dissimilarity, facts.z_deformation)):
+    for facts in sorted(cases, key=lambda facts: -max(facts.z_dissimilarity, facts.z_deformation)):
         yield {
             "case": facts.case,
             "apart": facts.apart,
@@ -131,8 +130,8 @@ def _cases(card: AtlasCard) -> Iterator[dict[str, Any]]:
             "far": facts.z_deformation > OUTLIER,
             "similarity": format_value(facts.similarity),
             "deformation_mm": format_value(facts.deformation_mm, "mm"),
-            "z_dissimilarity": f"{facts.z_dissimilarity:.1f}",
-            "z_deformation": f"{facts.z_deformation:.1f}",
+            "z_dissimilarity": f"{facts.z_dissimilarity:z.1f}",
+            "z_deformation": f"{facts.z_deformation:z.1f}",
         }
 
 

@@ -170,6 +170,7 @@ def draw_sheet(
     names: Mapping[int, str],
     *,
     found_called: str = "found",
+    mesh_called: str = "grid of the atlas",
 ) -> Sheet:
     """Rows of panels.
 
@@ -180,6 +181,7 @@ def draw_sheet(
         names: label -> name; one label alone is green where it is true and red where it is found, several have
             colours of their own, and their truth is white.
         found_called: what the key calls the labels found.
+        mesh_called: what it calls a deformed grid.
     """
     across = max(len(views) for _, views in rows)
     width = min(WIDEST, (WIDTH - 2 * MARGIN + GAP) / across - GAP)
@@ -199,7 +201,7 @@ def draw_sheet(
             tallest = max(tallest, panel.height)
         y += tallest + BELOW + (CAPTION if any(view is not None and view.caption for view in views) else 0.0)
     heads_at = tuple((MARGIN + place * (width + GAP) + width / 2, text) for place, text in enumerate(heads))
-    key = _key(rows, names, found_called)
+    key = _key(rows, names, found_called, mesh_called)
     return Sheet(title, round(y + 2, 1), store.pictures, store.paths, tuple(panels), heads_at, tuple(titles), key)
 
 
@@ -241,7 +243,7 @@ def _colour(place: int) -> str:
 
 
 def _key(
-    rows: Sequence[tuple[str, Sequence[View | None]]], names: Mapping[int, str], found_called: str
+    rows: Sequence[tuple[str, Sequence[View | None]]], names: Mapping[int, str], found_called: str, mesh_called: str
 ) -> tuple[tuple[float, str, str, str], ...]:
     views = [view for _, row in rows for view in row if view is not None]
     entries: list[tuple[str, str, str]] = []
@@ -255,7 +257,7 @@ def _key(
     if any(view.truth is not None for view in views):
         entries.append(("truth" if len(names) == 1 else "thin", "", "true"))
     if any(view.displacement_mm is not None for view in views):
-        entries.append(("mesh", "", "grid of the atlas"))
+        entries.append(("mesh", "", mesh_called))
     x, placed = MARGIN, []
     for style, colour, text in entries:
         if x + 36 + LETTER * len(text) > WIDTH:  # many labels: the outlines have their names as well

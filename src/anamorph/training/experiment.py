@@ -14,6 +14,7 @@ file              holds
 ``fold-1-of-4/``  the two above of each fold, where there are folds
 ``atlases/``      labels of atlases as they are judged; ``registrations/`` what was found
                   of each
+``alignments/``   affine alignments of the pairs that are judged
 ``rows/``         finished rows of the evaluation
 ================  =====================================================================
 """
@@ -29,6 +30,8 @@ from typing import Any
 from anamorph.data.cohort import Cohort, Pair
 from anamorph.data.configuration import merged
 from anamorph.errors import ConfigurationError, InputError
+from anamorph.evaluation.landmarks import structure_errors
+from anamorph.evaluation.metrics import COSTS
 from anamorph.evaluation.scores import Score
 from anamorph.inference import contenders
 from anamorph.inference.evaluate import (
@@ -46,10 +49,12 @@ from anamorph.training.configuration import Machine, TrainingConfiguration, conf
 from anamorph.training.experiment_claim import claim
 from anamorph.training.experiment_cohort import Part, Progress, parts_of, prepared_for
 from anamorph.training.experiment_recipe import AtlasesRecipe, Experiment
-from anamorph.training.experiment_rows import Judged, registrars, segmenters, translators
+from anamorph.training.experiment_rows import ALIGNMENTS, Judged, registrars, segmenters, translators
 from anamorph.training.loop import train
 
 OnCase = Callable[[str, str, Sequence[Score]], None]
+TIME_LIMIT = 3600.0
+"""Seconds that another tool may take for a pair."""
 CONSISTENCY = ("mice", "ic_")
 TOPOLOGY = ("components", "holes", "tunnels", "cavities", "stray", "betti", "topological", "atlas_betti")
 """Beginnings of metrics that are measured where a table asks for them."""
@@ -74,6 +79,17 @@ class ExperimentResult:
     def runs_of(self, training: str) -> list[Path]:
         """The folders of a training, one a fold."""
         return [run for name, run in self.runs.items() if run.name == training]
+
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """Costs that the table asks for and nothing has, as seconds on a GPU of a run on a CPU."""
+        measured = {score.metric for score in self.scores}
+        return tuple(name for name in self.experiment.evaluate.metrics if name in COSTS and name not in measured)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What the tables show: what the file asks for, but for ``unmeasured``."""
+        return tuple(name for name in self.experiment.evaluate.metrics if name not in self.unmeasured)
 
     def groups(self) -> dict[str, list[Score]]:
         """The scores of each table; one of the name "" where no groups are asked for.
@@ -131,6 +147,7 @@ def run_experiment(
             runs[part.named(name)] = model_of(part.folder, name).parent
         tell(f"{about}evaluate")
         scores += _evaluated(experiment, folder, part, models, machine.device, threads, progress, on_case)
+    scores += structure_errors(scores, experiment.evaluate.landmarks)
     return ExperimentResult(experiment, scores, trained, runs)
 
 
@@ -179,11 +196,7 @@ def _evaluated(
         names = {**names, **{label: known.get(label, f"label {label}") for label in judged.also}}
     told["names"] = names
     if judged.task == "register":
-        methods = [
-            *(contenders.engine(name, device) for name in judged.methods),
-            *(contenders.peer(name, threads, 3600.0) for name in judged.peers),
-            *registrars(experiment, models),
-        ]
+        methods = registering(experiment, models, device, threads, alignments=folder / ALIGNMENTS)
         if judged.also:  # rows without these labels would not do
             methods = [replace(one, stamp=f"{one.stamp} also {sorted(judged.also)}") for one in methods]
         return evaluate_registration(_pairs(experiment, cohort), methods, rows, count_as=judged.count_as, **told)
@@ -194,6 +207,36 @@ def _evaluated(
     native = judged.grid == "image"
     segmenting = segmenters(experiment, folder, part, models, device, consistency=consistency, native=native)
     return evaluate_segmentation(scans, segmenting, rows, learn_as=labels.learn_as, topology=topology, **told)
+
+
+def registering(
+    experiment: Experiment,
+    models: Mapping[str, Model],
+    device: str,
+    threads: int,
+    rows: Sequence[str] | None = None,
+    alignments: Path | None = None,
+) -> list[contenders.Registrar]:
+    """What registers in a table, in its order.
+
+    Args:
+        experiment: whose task is to register.
+        models: of its trainings.
+        device: to compute on.
+        threads: CPU threads of the other tools.
+        rows: only these.
+        alignments: folder where affine alignments of pairs are kept.
+    """
+    judged, affine = experiment.evaluate, experiment.evaluate.peers_from == "affine"
+    return [
+        *(contenders.engine(name, device) for name in judged.methods if rows is None or name in rows),
+        *(
+            contenders.peer(name, threads, TIME_LIMIT, from_affine=affine, alignments=alignments)
+            for name in judged.peers
+            if rows is None or name in rows
+        ),
+        *(one for one in registrars(experiment, models, alignments) if rows is None or one.name in rows),
+    ]
 
 
 def _pairs(experiment: Experiment, cohort: Cohort) -> Sequence[Pair]:

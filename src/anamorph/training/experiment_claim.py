@@ -32,6 +32,7 @@ MADE_BY_COHORT = (
     "fold-*",
     "atlases",
     "registrations",
+    "alignments",
     "rows",
 )
 """What another cohort or preparation makes void."""

@@ -10,8 +10,10 @@ from pydantic import BaseModel, Field, JsonValue, ValidationError, model_validat
 from anamorph.data.cohort import Split
 from anamorph.data.configuration import merged, read_configuration, refusal
 from anamorph.errors import ConfigurationError
+from anamorph.evaluation.appearance import OF_ONE_SCALE
 from anamorph.fusion.settings import FusionSettings
 from anamorph.inference.model_variants import INITIAL, ZERO
+from anamorph.inference.peers.adapter import STARTING
 from anamorph.pairwise.settings import PairwiseSettings
 from anamorph.training.cohort_recipe import STRICT, CohortRecipe, Name, Number
 from anamorph.training.configuration import LabelChoice, PairChoice
@@ -64,6 +66,12 @@ class AtlasesRecipe(BaseModel):
     region: Literal["coarse", "gold", "none"] = "coarse"
     """Where the fine registrations and the fusion work: about what a coarse registration finds, about the target's own
     labels (gold), or everywhere (none)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> AtlasesRecipe:
+        if isinstance(self.fusion, FusionSettings) and self.fusion.fusion == "weighted":
+            raise ValueError("the fusion weighted takes weights from outside: name a training such as one of simnet")
+        return self
 
     @property
     def trainings(self) -> tuple[str, ...]:
@@ -123,8 +131,9 @@ class EvaluationRecipe(BaseModel):
     rows: dict[str, RowRecipe] = {}
     """Name in the table -> trained method or atlases; if empty every training, as it was trained."""
     grid: Literal["image", "network"] = "image"
-    """Where segmentations are judged. network: on the grid of each row's network, with the truth brought there, as
-    papers do that resample their images beforehand. Pictures show the image's own."""
+    """Where segmentations and translations are judged. network: on the grid of each row's network, with the truth
+    brought there, as papers do that resample their images beforehand. Pictures of segmentations show the image's own
+    grid."""
     groups: dict[Name, str] = {}
     """Name -> shell pattern of the cases' names in the scores, CASE_MODALITY or FIXED-MOVING: a table for each; one
     table of all if empty."""
@@ -132,6 +141,9 @@ class EvaluationRecipe(BaseModel):
     """Of ``contenders.ENGINES``."""
     peers: tuple[str, ...] = ()
     """Other people's tools."""
+    peers_from: Literal["images", "affine"] = "images"
+    """Where these begin. images: with the images as they are, each in its own way. affine: with our affine alignment of
+    the pair, as trained methods do; of elastix and elastix_default, which then only deform."""
     metrics: tuple[str, ...] = ()
     """What the tables show; everything if empty."""
     labels: tuple[str, ...] = ()
@@ -141,8 +153,24 @@ class EvaluationRecipe(BaseModel):
     count_as: dict[int, int] = {}
     """Labels that count as others where registrations are judged, as 14: 13 for an oedema with its tumour; what is
     learnt is a matter of ``prepare``."""
+    landmarks: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = {}
+    """Structure -> the landmarks in it, whose mean TRE is that of the structure, a column under its name."""
     reference: str = ""
     """Method that every other is tested against; the best and second best if empty."""
+
+    @model_validator(mode="after")
+    def _registrations(self) -> EvaluationRecipe:
+        fixed, moving = self.pairs.fixed_modality, self.pairs.moving_modality
+        alike = [name for name in self.metrics if name in OF_ONE_SCALE]
+        if self.task == "register" and alike and fixed and moving and fixed != moving:
+            raise ValueError(f"{alike[0]} is of images of one modality; pairs are of {fixed} and {moving}")
+        if self.landmarks and self.metrics and "tre_mm" not in self.metrics:
+            raise ValueError("landmarks are about tre_mm, which is not among the metrics")
+        if self.peers_from == "affine" and not self.peers:
+            raise ValueError("peers_from would change nothing without peers")
+        if self.peers_from == "affine" and (others := sorted({*self.peers} - {*STARTING})):
+            raise ValueError(f"{others[0]} cannot begin with an affine alignment; {' and '.join(STARTING)} can")
+        return self
 
 
 class Experiment(BaseModel):
@@ -197,9 +225,9 @@ class Experiment(BaseModel):
         judged = self.evaluate
         if judged.task != "register" and (judged.methods or judged.peers):
             raise ValueError(f"methods and peers register; the task is {judged.task}")
-        if judged.task != "segment" and judged.grid != "image":
-            raise ValueError(f"grid is about segmentation; the task is {judged.task}")
-        about = [name for name in ("also", "count_as") if getattr(judged, name)]
+        if judged.task == "register" and judged.grid != "image":
+            raise ValueError("grid is about segmentation and translation; the task is register")
+        about = [name for name in ("also", "count_as", "landmarks") if getattr(judged, name)]
         if judged.task != "register" and about:
             others = "translations by true images" if judged.task == "translate" else "segmentations by what is learnt"
             raise ValueError(f"{about[0]} is about registration; {others}")

@@ -7,12 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
 from anamorph.data.cohort import Cohort, Scan
 from anamorph.data.files import read_labels, write
-from anamorph.data.image import Labelmap
-from anamorph.data.network_grid import counted_as
 from anamorph.data.prepared import PreparedCohort
 from anamorph.errors import InputError
 from anamorph.inference import contenders
@@ -22,8 +18,9 @@ from anamorph.inference.model_variants import with_networks, with_settings
 from anamorph.training.experiment_cohort import Part
 from anamorph.training.experiment_recipe import AtlasesRecipe, Experiment
 
-ATLASES, REGISTRATIONS = "atlases", "registrations"
-"""Folders of an experiment: labels of atlases as they are judged, and what was found of them."""
+ATLASES, REGISTRATIONS, ALIGNMENTS = "atlases", "registrations", "alignments"
+"""Folders of an experiment: labels of atlases as they are judged, what was found of them, and affine alignments of the
+pairs that are judged."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +66,22 @@ def trained_rows(experiment: Experiment, models: Mapping[str, Model]) -> dict[st
     return found
 
 
-def registrars(experiment: Experiment, models: Mapping[str, Model]) -> list[contenders.Registrar]:
-    """The trained methods of a table of registrations, in its order; errors as ``trained_rows``."""
+def registrars(
+    experiment: Experiment, models: Mapping[str, Model], alignments: Path | None = None
+) -> list[contenders.Registrar]:
+    """The trained methods of a table of registrations, in its order; errors as ``trained_rows``.
+
+    Args:
+        experiment: whose task is to register.
+        models: of its trainings.
+        alignments: folder where affine alignments of pairs are kept.
+    """
+
+    def registrar(model: Model, name: str) -> contenders.Registrar:
+        return contenders.registering_model(model, name, alignments)
+
     return [
-        by_fixed_modality({key: contenders.registering_model(model, name) for key, model in found.items()}, name)
+        by_fixed_modality({key: registrar(model, name) for key, model in found.items()}, name)
         for name, found in trained_rows(experiment, models).items()
     ]
 
@@ -87,8 +96,9 @@ def translators(
         models: of its trainings.
         rows: only these.
     """
+    native = experiment.evaluate.grid == "image"
     return [
-        by_fixed_modality({key: translating_model(model, name) for key, model in found.items()}, name)
+        by_fixed_modality({key: translating_model(model, name, native=native) for key, model in found.items()}, name)
         for name, found in trained_rows(experiment, models).items()
         if rows is None or name in rows
     ]
@@ -135,6 +145,7 @@ def segmenters(
                 registration=models[registration] if isinstance(registration, str) else registration,
                 fusion=models[fusion] if isinstance(fusion, str) else fusion,
                 select=recipe.select, region=recipe.region, cache=folder / REGISTRATIONS, device=device,
+                labels=experiment.labels, count_as=experiment.prepare.learn_as,
             )
         )  # fmt: skip
     return found
@@ -161,10 +172,6 @@ def _as_judged(scan: Scan, experiment: Experiment, folder: Path) -> Scan:
         return scan
     path = folder / f"{scan.name}.nii.gz"
     if not path.exists():
-        labels = read_labels(scan.labels)
-        values = counted_as(labels.data.numpy(), counted)
-        if experiment.labels:
-            values = np.where(np.isin(values, experiment.labels), values, 0)
         folder.mkdir(parents=True, exist_ok=True)
-        write(Labelmap.from_array(values, labels.grid.affine, dict(labels.names)), path)
+        write(contenders.restricted(read_labels(scan.labels), experiment.labels, counted), path)
     return replace(scan, labels=path)

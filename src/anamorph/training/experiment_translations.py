@@ -20,6 +20,8 @@ from anamorph.errors import AnamorphError, AnamorphWarning
 from anamorph.inference.evaluate import chosen_pairs, truth_of
 from anamorph.inference.image_translators import JudgedTranslation
 from anamorph.inference.model_folder import read_model
+from anamorph.inference.warp import warp
+from anamorph.spatial.transform import Affine
 from anamorph.training.experiment import model_of
 from anamorph.training.experiment_cohort import Part, parts_of
 from anamorph.training.experiment_recipe import Experiment
@@ -31,7 +33,7 @@ class TranslationShown:
     """A case as files and methods have it.
 
     Args:
-        source: what was translated.
+        source: what was translated, on the grid on which that is judged.
         labels: of the source, those that the experiment is about, I J (K); None where there are none.
         target: the modality of the translations.
         found: method -> its translation, and the truth on the same scale; methods that failed are left out.
@@ -58,7 +60,7 @@ def show_translations(
     parts = parts_of(experiment, folder)
     shown = {}
     for case in cases:
-        part, pair = _pair_of(case, experiment, parts)
+        part, pair = pair_of(case, experiment, parts)
         models = {name: read_model(model_of(part.folder, name), device) for name in experiment.train}
         methods = sorted(translators(experiment, models, rows), key=lambda one: rows.index(one.name))
         source, truth = truth_of(pair, part.cohort.listed)
@@ -70,11 +72,12 @@ def show_translations(
                     found[method.name] = method.run(pair, source, truth)
                 except AnamorphError:  # the table says why
                     continue
-        shown[case] = TranslationShown(source, _labels(pair, experiment), pair.fixed.modality, found)
+        source = next((one.found.source for one in found.values()), source)
+        shown[case] = TranslationShown(source, _labels(pair, experiment, source), pair.fixed.modality, found)
     return shown
 
 
-def _pair_of(case: str, experiment: Experiment, parts: Sequence[Part]) -> tuple[Part, Pair]:
+def pair_of(case: str, experiment: Experiment, parts: Sequence[Part]) -> tuple[Part, Pair]:
     """A pair by its name, and the fold in which it is judged."""
     judged = experiment.evaluate
     for part in parts:
@@ -84,8 +87,11 @@ def _pair_of(case: str, experiment: Experiment, parts: Sequence[Part]) -> tuple[
     raise KeyError(case)
 
 
-def _labels(pair: Pair, experiment: Experiment) -> Integer[np.ndarray, "..."] | None:
+def _labels(pair: Pair, experiment: Experiment, source: Image) -> Integer[np.ndarray, "..."] | None:
     if pair.moving.labels is None:
         return None
-    values = read_labels(pair.moving.labels).data.numpy()
+    labels = read_labels(pair.moving.labels)
+    if not labels.grid.same_as(source.grid):
+        labels = warp(labels, Affine.identity(source.grid.ndim), source.grid)
+    values = labels.data.numpy()
     return np.where(np.isin(values, experiment.labels), values, 0) if experiment.labels else values

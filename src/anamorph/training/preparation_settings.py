@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from anamorph.data.plan import Intensity
 
@@ -55,6 +55,8 @@ class PreparationSettings(BaseModel):
     its ends, and what they are taken from (all, positive, mask). Others are proposed."""
     learn_as: Annotated[dict[int, int] | None, BeforeValidator(labels_of)] = None
     """Labels that count as others, as 2=1,5=1: a tumour as the liver that it is in. They are then none of their own."""
+    masks: bool = True
+    """Take the masks of the scans along, so that trainings learn from what lies inside; else from all that there is."""
     alignment: Literal["none", "within", "reference", "given"] | None = None
     """Affine alignment beforehand; none if absent."""
     reference: str | None = None
@@ -65,6 +67,13 @@ class PreparationSettings(BaseModel):
     """Most voxels of a proposed grid; 128 x 128 x 128 if absent."""
     workers: Annotated[int, Field(ge=1)] | None = None
     """Scans prepared at once; up to four if absent, and one where the engine aligns."""
+
+    @model_validator(mode="after")
+    def _check(self) -> PreparationSettings:
+        measured = [name for name, how in (self.intensities or {}).items() if how.content == "mask"]
+        if measured and not self.masks:
+            raise ValueError(f"intensities of {measured[0]} are measured in masks, which are left out")
+        return self
 
     def fields_of_plan(self) -> dict[str, Any]:
         """What is decided, by the plan's names."""

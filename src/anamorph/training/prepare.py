@@ -125,6 +125,8 @@ def prepare(
     tell = progress or (lambda stage, done: None)
     cohort = replace(cohort, scans=tuple(sorted(cohort.scans, key=lambda scan: (scan.case, scan.modality))))
     check_cohort(cohort)
+    if not settings.masks:
+        cohort = replace(cohort, scans=tuple(replace(scan, mask=None) for scan in cohort.scans))
     _refuse_other_files(out)
     workers = settings.workers or min(MOST_WORKERS, os.cpu_count() or 1)
     work = _Work(out, policy, settings.alignment_folder or out / "alignment", _hashes_before(out))

@@ -149,7 +149,8 @@ class Brain(Phantom[BrainOptions]):
         counts = np.bincount(labels[labels > 0])
         white = [label for label in np.flatnonzero(counts).tolist() if source.tissue_of.get(label) == "wm"]
         white = white or [int(counts.argmax())]
-        changed, push = with_tumour(labels, source.labels.grid, white, self.tumour, self.oedema, rng)
+        sizes = self.options.tumour_mm, self.options.oedema_mm
+        changed, push = with_tumour(labels, source.labels.grid, white, self.tumour, self.oedema, rng, *sizes)
         tissue_of = {**source.tissue_of, self.tumour: "tumour", self.oedema: "oedema"} if source.tissue_of else {}
         return replace(source, labels=replace(source.labels, data=torch.from_numpy(changed)), tissue_of=tissue_of), push
 

@@ -14,8 +14,6 @@ from anamorph.spatial.grid import Grid
 from anamorph.spatial.transform import Transform
 from anamorph.types import WorldPoints
 
-RADII_MM = (8.0, 15.0)
-OEDEMA_MM = 10.0
 PUSH = 0.35
 """By how much a point near the middle of the tumour was nearer to it in the healthy brain."""
 
@@ -65,6 +63,8 @@ def with_tumour(
     tumour: int,
     oedema: int,
     rng: np.random.Generator,
+    radii_mm: tuple[float, float] = (8.0, 15.0),
+    oedema_mm: float = 10.0,
 ) -> tuple[np.ndarray, Push]:
     """A labelmap with a tumour, and the map from it to the healthy one.
 
@@ -74,6 +74,8 @@ def with_tumour(
         white_matter: the labels in which it may grow.
         tumour, oedema: labels to give.
         rng: random numbers.
+        radii_mm: of the mass before it is lobed, least and largest.
+        oedema_mm: how far the oedema reaches beyond it, about so.
 
     Returns:
         Labels on the same grid; a map that has no meaning within the tumour, which has no counterpart.
@@ -82,7 +84,7 @@ def with_tumour(
     depth = np.asarray(distance_transform_edt(white, sampling=grid.spacing))
     deep = np.argwhere(depth > min(4.0, 0.7 * float(depth.max())))
     centre = grid.to_world(deep[rng.integers(len(deep))])
-    radius = rng.uniform(*RADII_MM)
+    radius = rng.uniform(*radii_mm)
 
     points = grid.to_world(grid.voxels())
     distance = np.linalg.norm(points - centre, axis=1)
@@ -94,7 +96,7 @@ def with_tumour(
     coarse, fine = (smooth_noise(rng, extent, scale, order=3)((points - grid.centre).T) for scale in (10.0, 5.0))
     lobed = distance + 0.12 * radius * coarse + 0.09 * radius * fine
     swollen = np.isin(changed, list(white_matter)) & (
-        lobed + OEDEMA_MM * (0.2 * coarse + 0.3 * fine) < radius + OEDEMA_MM
+        lobed + oedema_mm * (0.2 * coarse + 0.3 * fine) < radius + oedema_mm
     )
     changed[swollen] = oedema
     changed[(lobed < radius) & (changed != 0)] = tumour

@@ -135,6 +135,10 @@ class BrainOptions(Subjects, Pairs):
     """Size of the cubic voxels, mm, before a hard scanner makes slices of them."""
     tumour: bool = False
     """Put a tumour with oedema into the white matter, which pushes what is around it away."""
+    tumour_mm: tuple[Positive, Positive] = (8.0, 15.0)
+    """Least and largest radius of the tumour, mm."""
+    oedema_mm: NotNegative = 10.0
+    """How far the oedema reaches beyond it, mm."""
     skull: bool = False
     """Leave skull and scalp around the built-in brain."""
     scanner: Scanner = "routine"
@@ -165,6 +169,10 @@ class BrainOptions(Subjects, Pairs):
             self.refuse(["scanner", "sites"], "the site decides")
         if self.sites:
             self.refuse(["scanner"], "the sites decide")
+        if self.tumour_mm[0] > self.tumour_mm[1]:
+            raise ValueError("radii of a tumour are a range, the least first")
+        if not self.tumour:
+            self.refuse(["tumour_mm", "oedema_mm"], "there is no tumour")
         if self.subcortical and self.tumour:
             raise ValueError("subcortical leaves no label for the tumour")
         return self

@@ -24,7 +24,7 @@ from anamorph.data.files import write
 from anamorph.data.image import Image
 from anamorph.errors import ConfigurationError, InputError, NumericalError
 from anamorph.spatial.grid import Grid
-from anamorph.spatial.transform import Field
+from anamorph.spatial.transform import Affine, Field
 
 PEERS = {
     "ants": "ants",
@@ -35,6 +35,9 @@ PEERS = {
     "convexadam": "greedy",
 }
 """Peer -> the environment that it lives in."""
+
+STARTING = ("elastix", "elastix_default")
+"""Peers that can begin with an affine map, and then only deform."""
 
 SCRIPT = Path(__file__).with_name("script.py")
 LARGEST_SHEAR = 1e-4
@@ -81,16 +84,41 @@ def python_of(peer: str) -> Path:
     return python
 
 
+def check_start(peer: str) -> None:
+    """Refuse to let a peer begin with a map that cannot.
+
+    Raises:
+        ConfigurationError: E-PEE-004.
+    """
+    if peer not in STARTING:
+        raise ConfigurationError("E-PEE-004", f"{peer} cannot begin with a map", expected=" or ".join(STARTING))
+
+
 def register_with_peer(
-    peer: str, fixed: Image, moving: Image, *, threads: int = 1, time_limit: float = 3600.0
+    peer: str,
+    fixed: Image,
+    moving: Image,
+    *,
+    initial: Affine | None = None,
+    threads: int = 1,
+    time_limit: float = 3600.0,
 ) -> PeerResult:
     """Register a pair by a peer with its own settings.
 
+    Args:
+        peer: which.
+        fixed, moving: without shear.
+        initial: fixed world -> moving world, in place of the peer's own affine alignment; what it finds contains it.
+        threads: of the CPU.
+        time_limit: seconds.
+
     Raises:
-        ConfigurationError: E-PEE-001, it is not installed.
+        ConfigurationError: E-PEE-001, it is not installed; E-PEE-004, it cannot begin with a map.
         InputError: E-PEE-003, a grid with shear, which these tools cannot read.
         NumericalError: E-PEE-002, it ended without a map.
     """
+    if initial is not None:
+        check_start(peer)
     python = python_of(peer)
     for image in (fixed, moving):
         _refuse_shear(image)
@@ -100,6 +128,9 @@ def register_with_peer(
         files = {name: folder / f"{name}{suffix}" for name in ("fixed", "moving")}
         write(fixed, files["fixed"])
         write(moving, files["moving"])
+        if initial is not None:
+            files["initial"] = folder / "initial.npy"
+            np.save(files["initial"], _in_lps(initial))
         files |= {"field": folder / "field.npy", "report": folder / "report.json"}
         options = [text for name, path in files.items() for text in (f"--{name}", str(path))]
         command = [str(python.absolute()), str(SCRIPT), peer, *options, "--threads", str(threads)]
@@ -109,6 +140,12 @@ def register_with_peer(
         field = field_of(files["field"], fixed.grid)
         report = json.loads(files["report"].read_text(encoding="utf-8"))
     return PeerResult(field, report["seconds_registration"], report["peak_mib"], report["settings"], report["versions"])
+
+
+def _in_lps(affine: Affine) -> np.ndarray:
+    """The matrix of a map between RAS worlds, of the same map between LPS worlds."""
+    flip = np.diag([-1.0, -1.0] + [1.0] * (affine.ndim - 1))
+    return flip @ affine.matrix @ flip
 
 
 def field_of(path: Path, grid: Grid) -> Field:

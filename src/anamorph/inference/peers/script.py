@@ -3,6 +3,7 @@
     PEERS/elastix/bin/python script.py elastix --fixed F --moving M --field OUT.npy --report OUT.json --threads 2
 
 Files are without shear: NIfTI in 3-D, MetaImage in 2-D. The map is written as I J (K) d, LPS mm, on the fixed grid.
+``--initial`` is an affine map to begin with, (d+1) x (d+1), LPS mm, in place of a peer's own; the map contains it.
 ``seconds_registration`` runs from the call to the result, without imports; greedy also reads and writes its files
 within it, and convexAdam's includes greedy's affine.
 """
@@ -31,12 +32,13 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two files, where to put intermediate ones, and how many threads to take."""
+    """Two files, where to put intermediate ones, how many threads to take, perhaps the file of a map to begin with."""
 
     fixed: str
     moving: str
     scratch: str
     threads: int
+    initial: str | None = None
 
 
 Peer = Callable[[Pair], tuple[np.ndarray, float, Settings]]
@@ -61,7 +63,10 @@ def ants(pair: Pair) -> tuple[np.ndarray, float, Settings]:
 
 
 def elastix(pair: Pair) -> tuple[np.ndarray, float, Settings]:
-    """Affine, then B-spline, by mutual information on three levels: ``elastix_*.txt`` beside this file."""
+    """Affine, then B-spline, by mutual information on three levels: ``elastix_*.txt`` beside this file.
+
+    With a map to begin with, here and in ``elastix_default``, the B-spline alone.
+    """
     return _elastix(pair, [HERE / "elastix_affine.txt", HERE / "elastix_bspline.txt"])
 
 
@@ -78,6 +83,10 @@ def elastix_default(pair: Pair) -> tuple[np.ndarray, float, Settings]:
 def _elastix(pair: Pair, maps: list[Path] | list[str]) -> tuple[np.ndarray, float, Settings]:
     import itk  # pyright: ignore[reportMissingImports]
 
+    begin_with = {}
+    if pair.initial is not None:
+        maps = maps[1:]
+        begin_with["initial_transform_parameter_file_name"] = _elastix_affine_file(pair)
     itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(ELASTIX_THREADS)
     fixed, moving = itk.imread(pair.fixed, itk.F), itk.imread(pair.moving, itk.F)
     settings = {"threads": ELASTIX_THREADS, "parameters": [Path(one).name for one in maps]}
@@ -89,12 +98,33 @@ def _elastix(pair: Pair, maps: list[Path] | list[str]) -> tuple[np.ndarray, floa
             parameters.AddParameterMap(parameters.GetDefaultParameterMap(one, 4))
     begin = time.perf_counter()
     _, found = itk.elastix_registration_method(
-        fixed, moving, parameter_object=parameters, log_to_console=False, number_of_threads=ELASTIX_THREADS
-    )
+        fixed, moving, parameter_object=parameters, log_to_console=False, number_of_threads=ELASTIX_THREADS,
+        **begin_with,
+    )  # fmt: skip
     seconds = time.perf_counter() - begin
     field = itk.array_from_image(itk.transformix_deformation_field(moving, found, output_directory=pair.scratch))
     ndim = field.ndim - 1
     return field.transpose(*reversed(range(ndim)), ndim), seconds, settings
+
+
+def _elastix_affine_file(pair: Pair) -> str:
+    """The map to begin with, as elastix has transforms: y = A x + t about the centre 0."""
+    matrix = np.load(str(pair.initial))
+    ndim = len(matrix) - 1
+    numbers = [*matrix[:-1, :-1].ravel(), *matrix[:-1, -1]]
+    lines = {
+        "Transform": '"AffineTransform"',
+        "NumberOfParameters": str(len(numbers)),
+        "TransformParameters": " ".join(f"{number:.17g}" for number in numbers),
+        "CenterOfRotationPoint": " ".join(["0"] * ndim),
+        "InitialTransformParameterFileName": '"NoInitialTransform"',
+        "HowToCombineTransforms": '"Compose"',
+        "FixedImageDimension": str(ndim),
+        "MovingImageDimension": str(ndim),
+    }
+    path = Path(pair.scratch) / "initial.txt"
+    path.write_text("".join(f"({name} {value})\n" for name, value in lines.items()))
+    return str(path)
 
 
 def _greedy_affine(tool: Any, pair: Pair) -> str:
@@ -181,10 +211,12 @@ def main() -> None:
     parser.add_argument("peer", choices=list(PEERS))
     for name in ("--fixed", "--moving", "--field", "--report"):
         parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--initial", type=Path)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        pair = Pair(str(arguments.fixed), str(arguments.moving), scratch, arguments.threads)
+        initial = None if arguments.initial is None else str(arguments.initial)
+        pair = Pair(str(arguments.fixed), str(arguments.moving), scratch, arguments.threads, initial)
         field, seconds, settings = PEERS[arguments.peer](pair)
     peak = _peak_mib()
     np.save(arguments.field, np.ascontiguousarray(field, dtype=np.float32))
