@@ -40,19 +40,23 @@ def test_any_size_comes_back(shape, channels, generator):
     assert network(torch.rand(2, 2, *shape, generator=generator)).shape == (2, 3, *shape)
 
 
-def test_two_scales_written_out(generator):
-    network = StridedUNet(2, 1, 2, (2, 3))
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+def test_two_scales_written_out(slope, generator):
+    network = StridedUNet(2, 1, 2, (2, 3), negative_slope=slope)
     w = dict(network.named_parameters())
     image = torch.rand(1, 1, 6, 4, generator=generator)
 
     def conv(x, name, **options):
         return conv2d(x, w[f"{name}.weight"], w[f"{name}.bias"], **options)
 
-    fine = relu(conv(relu(conv(image, "first", padding=1)), "encode.0", padding=1))
-    coarse = relu(conv(conv(fine, "down.0", stride=2, padding=1), "encode.1", padding=1))
+    def rectified(x):
+        return torch.where(x > 0, x, slope * x)
+
+    fine = rectified(conv(rectified(conv(image, "first", padding=1)), "encode.0", padding=1))
+    coarse = rectified(conv(conv(fine, "down.0", stride=2, padding=1), "encode.1", padding=1))
     assert coarse.shape == (1, 3, 3, 2)
     up = interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
-    expected = conv(relu(conv(torch.cat([up, fine], 1), "decode.0", padding=1)), "head")
+    expected = conv(rectified(conv(torch.cat([up, fine], 1), "decode.0", padding=1)), "head")
     torch.testing.assert_close(network(image), expected)
 
 

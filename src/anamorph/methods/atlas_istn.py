@@ -127,6 +127,7 @@ class AtlasISTN(Method):
                 settings.channels,
                 normalised,
                 settings.initialisation,
+                settings.negative_slope,
             )
         inputs = 2 * (domain.channels if self.sees_images else domain.classes)
         self.spatial_transformer = SpatialTransformer(domain.shape, inputs, settings.stn_channels, settings.stn)

@@ -68,6 +68,8 @@ class AtlasISTNSettings(MethodSettings):
     """Of the segmentation network at each scale; the paper's brains have one scale fewer."""
     initialisation: Initialisation = "torch"
     """Of that network's weights. torch: as the release's. he: fewer rectifiers shut for good in the first steps."""
+    negative_slope: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of that network's rectifiers below zero; above 0, as 0.1, none shuts for good. Not in the paper."""
     stn_channels: Channels = (16, 16, 32)
     """Of the spatial transformer at 1/2, 1/4, ...; one more 32 is the release's second version."""
     stn: Deformations = "full"

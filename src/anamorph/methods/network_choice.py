@@ -102,6 +102,8 @@ class UNetArchitecture(MethodSettings):
     """Channels at each scale, from fine to coarse; the paper's brains have one scale fewer."""
     initialisation: Initialisation = "torch"
     """How weights begin. torch: as the release's. he: fewer rectifiers shut for good in the first steps."""
+    negative_slope: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of the rectifiers below zero; above 0, as 0.1, none shuts for good. Not in the paper."""
 
 
 class LapIRNNetworkSettings(LapIRNArchitecture):
@@ -195,5 +197,10 @@ def dynunet_network(settings: DynUNetArchitecture, domain: Domain) -> DynamicUNe
 def unet_network(settings: UNetArchitecture, domain: Domain) -> StridedUNet:
     """As many scales as there are channels."""
     return StridedUNet(
-        domain.ndim, domain.channels, 1 + domain.classes, settings.channels, initialisation=settings.initialisation
+        domain.ndim,
+        domain.channels,
+        1 + domain.classes,
+        settings.channels,
+        initialisation=settings.initialisation,
+        negative_slope=settings.negative_slope,
     )

@@ -14,7 +14,9 @@ without a segmentation loss.
 
 Weights begin as torch draws them, as in the release. With ``initialisation="he"`` those of the k3 convolutions have a
 variance of 2 / inputs and biases of 0 (K. He et al. 2015, doi:10.1109/ICCV.2015.123), and those of the head a standard
-deviation of 0.01: fewer rectifiers shut for good in the first steps, when squared errors are largest.
+deviation of 0.01: fewer rectifiers shut for good in the first steps, when squared errors are largest. With a
+``negative_slope`` none can: below zero ReLU is then that times its input (A. Maas et al. 2013, "Rectifier
+nonlinearities improve neural network acoustic models").
 
 Source: M. Sinclair et al. (2022), Atlas-ISTN, doi:10.1016/j.media.2022.102383; O. Ronneberger et al. (2015),
 doi:10.1007/978-3-319-24574-4_28.
@@ -52,6 +54,7 @@ class StridedUNet(SegmentationNetwork):
         channels: at each scale, from fine to coarse; each scale halves the one before it.
         batch_norm: whether every convolution but the last is normalised over the batch.
         initialisation: how weights begin.
+        negative_slope: of the rectifiers below zero.
     """
 
     def __init__(
@@ -62,8 +65,10 @@ class StridedUNet(SegmentationNetwork):
         channels: Sequence[int] = (8, 16, 32, 64),
         batch_norm: bool = False,
         initialisation: Initialisation = "torch",
+        negative_slope: float = 0.0,
     ) -> None:
         super().__init__()
+        self.negative_slope = negative_slope
         conv, norm = (Conv3d, nn.BatchNorm3d) if ndim == 3 else (nn.Conv2d, nn.BatchNorm2d)
 
         def layer(before: int, after: int, stride: int = 1) -> nn.Module:
@@ -85,20 +90,23 @@ class StridedUNet(SegmentationNetwork):
 
     def forward(self, image: ImageBatch) -> Float[Tensor, "batch outputs *spatial"]:
         """B ``inputs`` I J (K) -> B ``outputs`` I J (K)."""
-        x = functional.relu(self.first(pad_to_multiple(image, self.multiples)))
+        x = self._rectified(self.first(pad_to_multiple(image, self.multiples)))
         skips: list[Tensor] = []
         for scale, encode in enumerate(self.encode):
             if scale > 0:
                 skips.append(x)
                 x = self.down[scale - 1](x)
-            x = functional.relu(encode(x))
+            x = self._rectified(encode(x))
         for decode in reversed(self.decode):
             skip = skips.pop()
             mode = "trilinear" if skip.ndim == 5 else "bilinear"
             x = functional.interpolate(x, size=skip.shape[2:], mode=mode, align_corners=False)
-            x = functional.relu(decode(torch.cat([x, skip], 1)))
+            x = self._rectified(decode(torch.cat([x, skip], 1)))
         return crop_to(self.head(x), image.shape[2:])
 
     def logits(self, image: ImageBatch) -> list[Float[Tensor, "batch outputs *spatial"]]:
         """The only result."""
         return [self(image)]
+
+    def _rectified(self, x: Tensor) -> Tensor:
+        return functional.leaky_relu(x, self.negative_slope)
