@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn.functional import conv2d, interpolate, relu
+from torch.nn.functional import conv2d, interpolate
 
 from anamorph.networks.dynunet import DynamicUNet, Stages, plan_stages, supervision_weights
 from anamorph.networks.padding import crop_to, pad_to_multiple
