@@ -63,6 +63,8 @@ def test_a_plan_that_is_there_is_used_and_what_flags_change_is_said(
     ended = anamorph("prepare", tmp_path / "scans", "--out", out, *flags)
     assert ended.code == 0, ended.err
     assert ended.out.splitlines()[1] == "changed in it by what was asked: shape, modalities"
+    beside = anamorph("prepare", tmp_path / "scans", "--out", out, "--offset", "9", "0", "-3")
+    assert "about the middle of the field of view, off by 9 x 0 x -3 mm" in beside.out
     plan = load(Plan, out / "plan.yaml")
     assert (plan.shape, plan.labels[6]) == ((10, 11, 12), "core")
     assert plan.modalities == {"ct": Intensity(kind="window", low=-160, high=240), "t2": Intensity(kind="zscore")}

@@ -109,6 +109,19 @@ def test_a_given_middle_wins() -> None:
     np.testing.assert_allclose(network_grid(image, plan, Affine(shift), middle=np.zeros(2)).centre, [100, 0])
 
 
+def test_an_offset_comes_on_top_of_any_middle_but_one_that_is_asked_for() -> None:
+    image = Image.from_array(np.zeros((5, 5)), np.diag([2.0, 2, 1]), "t1")  # middle (4, 4)
+    turned = Affine(np.array([[0.0, -1, 100], [1, 0, 0], [0, 0, 1]]))  # reference (x, y) -> image (100 - y, x)
+    own, given = (
+        plan_of((3, 3), (2.0, 2.0), offset=(20.0, -6.0), **more)
+        for more in ({}, {"middle": (10.0, 3.0), "alignment": "given"})
+    )
+    np.testing.assert_allclose(network_grid(image, own).centre, [24, -2])
+    np.testing.assert_allclose(network_grid(image, own, turned).centre, [4 + 6, 4 + 20])
+    np.testing.assert_allclose(network_grid(image, given, turned).centre, [100 - (3 - 6), 10 + 20])
+    np.testing.assert_allclose(network_grid(image, given, middle=np.ones(2)).centre, [1, 1])
+
+
 def test_labels_become_classes_and_come_back_with_value_name_and_type() -> None:
     affine = np.eye(3)
     values = np.array([[0, 2035, 2035, 0], [7, 7, 0, 0], [9, 9, 0, 0]])

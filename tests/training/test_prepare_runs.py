@@ -412,6 +412,13 @@ def test_alignment_within_a_case_and_to_a_reference(tmp_path: Path, monkeypatch:
     finer = prepare(cohort, out, PreparationSettings(spacing=(2.0, 2.0, 2.0)))
     assert asked == []
     np.testing.assert_allclose(finer.by_name["c2_t2"].grid.centre, of["c2_t2"].grid.centre)
+    beside = prepare(cohort, out, PreparationSettings(offset=(9.0, 0.0, -3.0)))  # no other alignment either
+    assert (asked, beside.plan.middle) == ([], finer.plan.middle)
+    np.testing.assert_allclose(
+        beside.by_name["c2_t2"].grid.centre - finer.by_name["c2_t2"].grid.centre, [9, 0, -3], atol=1e-6
+    )
+    prepare(cohort, out, PreparationSettings(offset=(0.0, 0.0, 0.0)))
+    asked.clear()
     other = prepare(cohort, out, PreparationSettings(reference="c0_t2"))  # another reference, another middle
     assert len(asked) == 5
     assert other.plan.middle != finer.plan.middle

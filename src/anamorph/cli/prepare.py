@@ -159,9 +159,9 @@ def _labels(plan: Plan) -> str:
 
 
 def _middle(plan: Plan) -> str:
-    if plan.middle is not None:
-        return "reference"
-    return "field of view" if plan.centre == "view" else "content"
+    centre = "field of view" if plan.centre == "view" else "content"
+    off = "" if plan.offset is None else f", off by {_by(plan.offset)} mm"
+    return ("reference" if plan.middle is not None else centre) + off
 
 
 def _by(numbers: Iterable[float]) -> str:

@@ -56,7 +56,7 @@ def network_grid(
         plan: axes, spacing, shape, and what stands in the middle.
         alignment: reference world -> the image's world.
         middle: world point in the middle of the grid, in the reference's world; by default the plan's, and if it has
-            none the image's own, carried back there.
+            none the image's own, carried back there, with the plan's offset.
 
     Raises:
         InputError: E-COH-041, image or alignment are of another dimension than the plan.
@@ -73,11 +73,14 @@ def network_grid(
         affine[axis, column] = sign * spacing
     matrix = np.eye(ndim + 1) if alignment is None else alignment.matrix
     own = middle is None and plan.middle is None
-    if own:
-        middle = middle_of(image, plan)
-        if alignment is not None:
-            middle = alignment.inverse()(middle[None])[0]
-    middle = np.array(plan.middle if middle is None else middle)
+    if middle is None:
+        if own:
+            middle = middle_of(image, plan)
+            if alignment is not None:
+                middle = alignment.inverse()(middle[None])[0]
+        else:
+            middle = np.array(plan.middle)
+        middle = middle + (0.0 if plan.offset is None else np.array(plan.offset))
     affine[:-1, -1] = middle - affine[:-1, :-1] @ ((np.array(plan.shape) - 1) / 2)
     if own and alignment is None:
         affine = _on_lattice(affine, image.grid)

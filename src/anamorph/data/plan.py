@@ -57,6 +57,9 @@ class Plan(BaseModel):
     """Voxels of the network's grid, any number; a network that needs a multiple of something pads by itself."""
     centre: Literal["view", "content"] = "view"
     """What stands in the middle of the network's grid: the middle of the image, or of its content."""
+    offset: tuple[float, ...] | None = None
+    """mm to the right, anterior and superior by which the middle of the network's grid lies off that, to see a part of
+    the image that lies aside, as a liver."""
     middle: tuple[float, ...] | None = None
     """World point that stands there instead, mm; where all images are aligned to one world."""
     modalities: dict[str, Intensity]
@@ -87,6 +90,8 @@ class Plan(BaseModel):
             raise ValueError(f"orientation names each axis once, as in {'RAS'[: self.ndim]}")
         if self.middle is not None and len(self.middle) != self.ndim:
             raise ValueError("middle has a coordinate for each axis")
+        if self.offset is not None and len(self.offset) != self.ndim:
+            raise ValueError("offset has a length for each axis")
         if 0 in self.labels:
             raise ValueError("label 0 is the background")
         for label, counted in self.learn_as.items():

@@ -173,7 +173,9 @@ def finite(answer: Tensor) -> Tensor:
 
 def own_grid(image: Image, plan: Plan) -> Grid:
     """The network's grid about the image itself: no transform from the training's reference to it is known."""
-    return network_grid(image, plan, middle=None if plan.middle is None else middle_of(image, plan))
+    if plan.middle is not None:
+        plan = plan.model_copy(update={"middle": tuple(middle_of(image, plan))})
+    return network_grid(image, plan)
 
 
 def mask_for(

@@ -88,5 +88,5 @@ def middle_of_given(cohort: Cohort, folder: Path, policy: ReadPolicy) -> tuple[f
 
 def middle_of_reference(image: Image, plan: Plan) -> tuple[float, ...]:
     """The middle of the network's grid about the reference."""
-    grid = network_grid(image, plan.model_copy(update={"middle": None}))
+    grid = network_grid(image, plan.model_copy(update={"middle": None, "offset": None}))
     return tuple(float(value) for value in grid.centre)

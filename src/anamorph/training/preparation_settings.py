@@ -50,6 +50,8 @@ class PreparationSettings(BaseModel):
     """World directions in which its axes run; RAS if absent, RA in 2-D."""
     centre: Literal["view", "content"] | None = None
     """What stands in its middle: that of the image (if absent) or that of its content."""
+    offset: tuple[float, ...] | None = None
+    """mm to the right, anterior and superior by which its middle lies off that; none if absent."""
     intensities: Annotated[dict[str, Intensity] | None, BeforeValidator(intensities_of)] = None
     """Of single modalities, as ct=window:-160:240,t1=zscore:1:99:positive: a kind (window, percentiles, zscore, none),
     its ends, and what they are taken from (all, positive, mask). Others are proposed."""
@@ -77,5 +79,5 @@ class PreparationSettings(BaseModel):
 
     def fields_of_plan(self) -> dict[str, Any]:
         """What is decided, by the plan's names."""
-        names = ("spacing", "shape", "orientation", "centre", "learn_as", "alignment", "reference")
+        names = ("spacing", "shape", "orientation", "centre", "offset", "learn_as", "alignment", "reference")
         return {name: value for name in names if (value := getattr(self, name)) is not None}

@@ -247,7 +247,7 @@ def _recipe(reader: Reader, plan: Plan, alignment_key: str) -> list[Any]:
         VERSION,
         dict(reader.sources.hashes),
         plan.modalities[reader.scan.modality].model_dump(mode="json"),
-        [plan.orientation, plan.spacing, plan.shape, plan.centre, plan.middle, plan.channels],
+        [plan.orientation, plan.spacing, plan.shape, plan.centre, plan.middle, plan.channels, *(plan.offset or ())],
         _learnt(plan) if reader.scan.labels is not None else None,
         alignment_key,
     ]
