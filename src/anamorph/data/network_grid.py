@@ -74,17 +74,22 @@ def network_grid(
     matrix = np.eye(ndim + 1) if alignment is None else alignment.matrix
     own = middle is None and plan.middle is None
     if middle is None:
-        if own:
-            middle = middle_of(image, plan)
-            if alignment is not None:
-                middle = alignment.inverse()(middle[None])[0]
-        else:
-            middle = np.array(plan.middle)
-        middle = middle + (0.0 if plan.offset is None else np.array(plan.offset))
+        middle = _planned_middle(image, plan, alignment)
     affine[:-1, -1] = middle - affine[:-1, :-1] @ ((np.array(plan.shape) - 1) / 2)
     if own and alignment is None:
         affine = _on_lattice(affine, image.grid)
     return Grid(plan.shape, matrix @ affine)
+
+
+def _planned_middle(image: Image, plan: Plan, alignment: Affine | None) -> np.ndarray:
+    """In the reference's world: the plan's middle, or the image's own carried back there, and the offset from it."""
+    if plan.middle is not None:
+        middle = np.array(plan.middle)
+    else:
+        middle = middle_of(image, plan)
+        if alignment is not None:
+            middle = alignment.inverse()(middle[None])[0]
+    return middle + np.array(plan.offset or [0.0] * plan.ndim)
 
 
 def middle_of(image: Image, plan: Plan) -> np.ndarray:
