@@ -344,6 +344,7 @@ def test_settings_that_make_no_sense(values: dict[str, Any]) -> None:
         ({"atlas": "fixed", "update_rate": 0.1}, "update_rate"),
         ({"atlas_seed": 1}, "atlas_seed"),
         ({"stn_input": "images", "refinement": {"iterations": 3}}, "refinement"),
+        ({"stn_input": "images", "negative_slope": 0.1}, "negative_slope"),
         ({"supervised_segmentation": False, "refinement": {"smoothness": 3.0}}, "refinement"),
         ({"stn": "affine", "weights": {"smoothness": 3.0}}, "weights.smoothness"),
         ({"stn": "affine", "refinement": {"smoothness": 3.0}}, "refinement.smoothness"),

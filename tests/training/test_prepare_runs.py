@@ -417,8 +417,6 @@ def test_alignment_within_a_case_and_to_a_reference(tmp_path: Path, monkeypatch:
     np.testing.assert_allclose(
         beside.by_name["c2_t2"].grid.centre - finer.by_name["c2_t2"].grid.centre, [9, 0, -3], atol=1e-6
     )
-    prepare(cohort, out, PreparationSettings(offset=(0.0, 0.0, 0.0)))
-    asked.clear()
     other = prepare(cohort, out, PreparationSettings(reference="c0_t2"))  # another reference, another middle
     assert len(asked) == 5
     assert other.plan.middle != finer.plan.middle

@@ -139,6 +139,7 @@ class AtlasISTNSettings(MethodSettings):
             "with a fixed atlas": () if self.atlas == "learnt" else ("update_rate",),
             "with a learnt atlas": () if self.atlas == "fixed" else ("atlas_seed",),
             "without a segmentation network that learns from labels": () if self.segments else ("refinement",),
+            "without a segmentation network": () if self.stn_input == "labels" else ("negative_slope",),
         }
         for why, names in unused.items():
             yield from ((why, name) for name in names if getattr(self, name) != usual[name])
