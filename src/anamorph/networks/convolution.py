@@ -3,8 +3,9 @@
 Two things about torch on a CPU, in float32:
 
 - oneDNN computes most gradients faster where channels lie innermost in memory, and what follows keeps that order.
-- A single image of few channels and rows is left to a loop of torch's own, up to ten times slower than oneDNN. With an
-  empty image beside it, it is not.
+- A single image of few channels and rows is left to a loop of torch's own, up to ten times slower than oneDNN. Two
+  images are not, so that a single one goes in as its two halves along I, each with the rows of the other that it sees.
+  Where it has no halves, as what is transposed or odd, an empty image goes beside it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from anamorph.networks.normalisation import InstanceNorm3d
 
 LARGEST_OF_LOOP = 20480
 """Channels x I x J of a single image up to which torch takes its loop (``ConvParams::use_mkldnn``)."""
+
+FEWEST_ROWS = 8
+"""Of a result along I for which halves are taken: of fewer, what both halves see is as much as an empty image."""
 
 _as_it_comes = ContextVar("_as_it_comes", default=False)
 
@@ -29,7 +34,30 @@ class Conv3d(nn.Conv3d):
 
     def forward(self, input: Tensor) -> Tensor:
         """As there."""
+        if self._goes_in_halves(input):
+            return self._of_halves(arranged(input))
         return _arranged(super().forward, input)
+
+    def _goes_in_halves(self, images: Tensor) -> bool:
+        if _left_alone(images) or not _taken_by_loop(images) or isinstance(self.padding, str):
+            return False
+        rows = self._rows(images.shape[2])
+        return rows >= FEWEST_ROWS and rows % 2 == 0 and self.padding_mode == "zeros"
+
+    def _rows(self, rows: int) -> int:
+        """Of the result, for that many rows of the images."""
+        return (rows + 2 * int(self.padding[0]) - self.dilation[0] * (self.kernel_size[0] - 1) - 1) // self.stride[0] + 1
+
+    def _of_halves(self, images: Tensor) -> Tensor:
+        before, *around = self.padding
+        half = self._rows(images.shape[2]) // 2
+        seen = (half - 1) * self.stride[0] + self.dilation[0] * (self.kernel_size[0] - 1) + 1
+        padded = functional.pad(images, (0, 0, 0, 0, int(before), int(before)))
+        halves = torch.cat([padded.narrow(2, first, seen) for first in (0, half * self.stride[0])])
+        found = functional.conv3d(
+            halves, self.weight, self.bias, self.stride, (0, *around), self.dilation, self.groups
+        )
+        return found.movedim(1, -1).reshape(1, 2 * half, *found.shape[3:], -1).movedim(-1, 1)
 
 
 class ConvTranspose3d(nn.ConvTranspose3d):
@@ -78,11 +106,15 @@ def _left_alone(images: Tensor) -> bool:
     return images.ndim != 5 or not torch.backends.mkldnn.is_available()
 
 
+def _taken_by_loop(images: Tensor) -> bool:
+    return len(images) == 1 and images.shape[1:4].numel() <= LARGEST_OF_LOOP
+
+
 def _arranged(convolve: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Of ``images``, B C I J K."""
     if _left_alone(images):
         return convolve(images)
     images = arranged(images)
-    if len(images) == 1 and images.shape[1:4].numel() <= LARGEST_OF_LOOP:
+    if _taken_by_loop(images):
         return convolve(torch.cat([images, torch.zeros_like(images)]))[:1]
     return convolve(images)
