@@ -133,6 +133,14 @@ def test_a_real_peer_finds_a_shift(peer: str, shape: tuple[int, ...]) -> None:
     assert found.transform(middle)[0, 0] == pytest.approx(36.0 + SHIFT_MM, abs=1.0)
 
 
+def test_a_real_ants_finds_the_same_map_twice() -> None:
+    if "ANAMORPH_PEERS" not in os.environ:
+        pytest.skip("ANAMORPH_PEERS does not name the folder of the peers' environments (make peers)")
+    fixed, moving = image((32, 36, 30)), image((32, 36, 30), seed=1)
+    once, again = (adapter.register_with_peer("ants", fixed, moving).transform for _ in range(2))
+    assert np.array_equal(once.displacement_on(fixed.grid), again.displacement_on(fixed.grid))
+
+
 def test_a_real_elastix_deforms_what_an_affine_map_left() -> None:
     """The moving image lies turned in its world by 20 degrees, which the map to begin with nearly knows."""
     if "ANAMORPH_PEERS" not in os.environ:
