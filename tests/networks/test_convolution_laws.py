@@ -11,6 +11,7 @@ from anamorph.networks.convolution import LARGEST_OF_LOOP, Conv3d, ConvTranspose
 SHAPES = {
     "few rows": (1, 5, 6, 8, 10),
     "few channels": (1, 2, 64, 64, 3),
+    "an odd number of rows": (1, 2, 17, 20, 5),
     "enough of both": (1, 6, 64, 64, 3),
     "batch": (2, 5, 6, 8, 10),
 }

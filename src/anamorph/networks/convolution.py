@@ -5,7 +5,7 @@ Two things about torch on a CPU, in float32:
 - oneDNN computes most gradients faster where channels lie innermost in memory, and what follows keeps that order.
 - A single image of few channels and rows is left to a loop of torch's own, up to ten times slower than oneDNN. Two
   images are not, so that a single one goes in as its two halves along I, each with the rows of the other that it sees.
-  Where it has no halves, as what is transposed or odd, an empty image goes beside it.
+  What is transposed, or has few rows, has an empty image beside it.
 """
 
 from __future__ import annotations
@@ -41,23 +41,26 @@ class Conv3d(nn.Conv3d):
     def _goes_in_halves(self, images: Tensor) -> bool:
         if _left_alone(images) or not _taken_by_loop(images) or isinstance(self.padding, str):
             return False
-        rows = self._rows(images.shape[2])
-        return rows >= FEWEST_ROWS and rows % 2 == 0 and self.padding_mode == "zeros"
+        return self._rows(images.shape[2]) >= FEWEST_ROWS and self.padding_mode == "zeros"
 
     def _rows(self, rows: int) -> int:
         """Of the result, for that many rows of the images."""
-        return (rows + 2 * int(self.padding[0]) - self.dilation[0] * (self.kernel_size[0] - 1) - 1) // self.stride[0] + 1
+        return (rows + 2 * int(self.padding[0]) - self.dilation[0] * (self.kernel_size[0] - 1) - 1) // self.stride[
+            0
+        ] + 1
 
     def _of_halves(self, images: Tensor) -> Tensor:
+        """The same of the two halves, laid together."""
         before, *around = self.padding
-        half = self._rows(images.shape[2]) // 2
-        seen = (half - 1) * self.stride[0] + self.dilation[0] * (self.kernel_size[0] - 1) + 1
+        rows = self._rows(images.shape[2])
+        half = (rows + 1) // 2  # of an odd number the middle one is found twice
+        seen = (half - 1) * self.stride[0] + self._span
         padded = functional.pad(images, (0, 0, 0, 0, int(before), int(before)))
-        halves = torch.cat([padded.narrow(2, first, seen) for first in (0, half * self.stride[0])])
-        found = functional.conv3d(
-            halves, self.weight, self.bias, self.stride, (0, *around), self.dilation, self.groups
-        )
-        return found.movedim(1, -1).reshape(1, 2 * half, *found.shape[3:], -1).movedim(-1, 1)
+        halves = torch.cat([padded.narrow(2, first * self.stride[0], seen) for first in (0, rows - half)])
+        found = functional.conv3d(halves, self.weight, self.bias, self.stride, (0, *around), self.dilation, self.groups)
+        if rows % 2:
+            return torch.cat([found[:1], found[1:, :, 1:]], 2)
+        return found.movedim(1, -1).reshape(1, rows, *found.shape[3:], -1).movedim(-1, 1)
 
 
 class ConvTranspose3d(nn.ConvTranspose3d):
