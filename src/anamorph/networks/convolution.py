@@ -45,9 +45,12 @@ class Conv3d(nn.Conv3d):
 
     def _rows(self, rows: int) -> int:
         """Of the result, for that many rows of the images."""
-        return (rows + 2 * int(self.padding[0]) - self.dilation[0] * (self.kernel_size[0] - 1) - 1) // self.stride[
-            0
-        ] + 1
+        return (rows + 2 * int(self.padding[0]) - self._span) // self.stride[0] + 1
+
+    @property
+    def _span(self) -> int:
+        """Rows from the first to the last that one of the result sees."""
+        return self.dilation[0] * (self.kernel_size[0] - 1) + 1
 
     def _of_halves(self, images: Tensor) -> Tensor:
         """The same of the two halves, laid together."""
