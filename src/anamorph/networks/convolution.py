@@ -54,11 +54,11 @@ class Conv3d(nn.Conv3d):
 
     def _of_halves(self, images: Tensor) -> Tensor:
         """The same of the two halves, laid together."""
-        before, *around = self.padding
+        before, *around = map(int, self.padding)
         rows = self._rows(images.shape[2])
         half = (rows + 1) // 2  # of an odd number the middle one is found twice
         seen = (half - 1) * self.stride[0] + self._span
-        padded = functional.pad(images, (0, 0, 0, 0, int(before), int(before)))
+        padded = functional.pad(images, (0, 0, 0, 0, before, before))
         halves = torch.cat([padded.narrow(2, first * self.stride[0], seen) for first in (0, rows - half)])
         found = functional.conv3d(halves, self.weight, self.bias, self.stride, (0, *around), self.dilation, self.groups)
         if rows % 2:
