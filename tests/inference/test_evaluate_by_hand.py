@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from anamorph.data.cohort import Cohort, Pair, Scan
 from anamorph.data.files import read_labels, write
@@ -19,7 +21,7 @@ from anamorph.evaluation.appearance import OF_ONE_SCALE
 from anamorph.evaluation.comparison import compare
 from anamorph.inference.contenders import Registered, Registrar, engine, stored_labels, stored_transforms
 from anamorph.inference.evaluate import chosen_pairs, evaluate_registration, evaluate_segmentation, spread
-from anamorph.spatial.transform import Affine
+from anamorph.spatial.transform import Affine, Field
 
 SHIFT = 3
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
@@ -59,6 +61,24 @@ def test_two_maps_of_one_method_are_held_against_each_other(cohort: Cohort, tmp_
     assert value(rows, "two", "inverse_consistency_mean_mm") == pytest.approx(2)
     assert value(rows, "two", "inverse_residual_mean_mm") == pytest.approx(0, abs=1e-6)
     assert not any(row.method == "none" and row.metric.startswith("inverse_consistency") for row in rows)
+
+
+def test_a_map_without_an_inverse_has_all_scores_but_those_of_the_inverse(cohort: Cohort, tmp_path: Path) -> None:
+    pair = pair_of(cohort)
+
+    def fold(pair: Pair, fixed: Image, moving: Image) -> Registered:
+        random = torch.rand(3, *fixed.grid.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        return Registered(Field(30 * random, fixed.grid))
+
+    rows = evaluate_registration([pair], [Registrar("folds", fold)], tmp_path / "rows")
+    assert value(rows, "folds", "folded_fraction") > 0.1
+    assert 0 <= value(rows, "folds", "dice_mean") < 1
+    missing = [row for row in rows if row.metric.startswith("inverse_residual")]
+    assert len(missing) == 3
+    assert all(math.isnan(row.value) and row.reason.startswith("E-TRF-010") for row in missing)
+    assert [str(row) for row in evaluate_registration([pair], [Registrar("folds", fold)], tmp_path / "rows")] == [
+        str(row) for row in rows
+    ]
 
 
 def test_known_maps_are_scored_and_a_failure_is_a_row(cohort: Cohort, tmp_path: Path) -> None:

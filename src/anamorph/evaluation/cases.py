@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from anamorph.evaluation.appearance import appearance_scores, intensity_scores
-from anamorph.evaluation.folding import folding_scores, inverse_residual_scores
+from anamorph.evaluation.folding import folding_scores, inverse_residual_scores, no_inverse_residual
 from anamorph.evaluation.landmarks import landmark_scores
 from anamorph.evaluation.map_error import map_error_scores
 from anamorph.evaluation.metrics import FAILED
@@ -79,6 +79,7 @@ def registration_scores(
     true_mask: Bool[np.ndarray, "..."] | None = None,
     inverse_mm: Displacement | None = None,
     inverse_affine: np.ndarray | None = None,
+    no_inverse: str = "",
     backward_mm: Displacement | None = None,
 ) -> list[Score]:
     """Folding always; everything else where what it needs is given, both sides of it.
@@ -99,11 +100,14 @@ def registration_scores(
         true_mask: where the map is compared with the true one.
         inverse_mm: the map back, moving -> fixed, RAS mm, on a grid of its own.
         inverse_affine: of that grid.
+        no_inverse: why there is no map back, where one was wanted.
         backward_mm: what the method itself finds for moving -> fixed, on the same grid, where it finds both.
     """
     rows = _with_per_mille(folding_scores(displacement_mm, affine, mask))
     if inverse_mm is not None and inverse_affine is not None:
         rows += inverse_residual_scores(displacement_mm, affine, inverse_mm, inverse_affine)
+    elif no_inverse:
+        rows += no_inverse_residual(no_inverse)
     if backward_mm is not None and inverse_affine is not None:
         maps = displacement_mm, affine, backward_mm, inverse_affine
         rows += inverse_residual_scores(*maps, metric="inverse_consistency")

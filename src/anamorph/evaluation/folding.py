@@ -149,9 +149,8 @@ def inverse_residual_scores(
         metric: inverse_residual of a map and the inverse computed of it; inverse_consistency of two maps that were
             found each by itself.
     """
-    names = [f"{metric}_{summary}_mm" for summary in ("mean", "p95", "max")]
     if not (np.isfinite(forward_mm).all() and np.isfinite(backward_mm).all()):
-        return [Score(name, np.nan, "mm", reason="a displacement is not finite") for name in names]
+        return no_inverse_residual("a displacement is not finite", metric)
     shape = forward_mm.shape[1:]
     every = max(1, int(np.ceil((np.prod(shape) / most_points) ** (1 / len(shape)))))
     index = np.stack(np.meshgrid(*[np.arange(0, n, every) for n in shape], indexing="ij"), -1).reshape(-1, len(shape))
@@ -159,9 +158,18 @@ def inverse_residual_scores(
     residual = inverse_residual_mm(points, forward_mm, forward_affine, backward_mm, backward_affine)
     residual = residual[np.isfinite(residual)]
     if not residual.size:
-        return [Score(name, np.nan, "mm", reason="no point stays inside both grids") for name in names]
+        return no_inverse_residual("no point stays inside both grids", metric)
     values = (residual.mean(), np.percentile(residual, 95), residual.max())
-    return [Score(name, float(value), "mm") for name, value in zip(names, values, strict=True)]
+    return [Score(name, float(value), "mm") for name, value in zip(_residual_names(metric), values, strict=True)]
+
+
+def no_inverse_residual(reason: str, metric: str = "inverse_residual") -> list[Score]:
+    """The rows of ``inverse_residual_scores`` where there is nothing to measure, and why."""
+    return [Score(name, np.nan, "mm", reason=reason) for name in _residual_names(metric)]
+
+
+def _residual_names(metric: str) -> list[str]:
+    return [f"{metric}_{summary}_mm" for summary in ("mean", "p95", "max")]
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:

@@ -23,7 +23,7 @@ from anamorph.data.image import Image, Labelmap, Landmarks
 from anamorph.data.landmark_files import paired, read_landmarks
 from anamorph.data.network_grid import counted_as
 from anamorph.data.transform_files import read_transform
-from anamorph.errors import AnamorphError, AnamorphWarning, InputError
+from anamorph.errors import AnamorphError, AnamorphWarning, InputError, NumericalError
 from anamorph.evaluation.cases import (
     LandmarkPairs,
     cost_scores,
@@ -253,7 +253,11 @@ def _registration(
 ) -> list[Score]:
     grid = fixed.image.grid
     displacement = found.transform.displacement_on(grid)
-    inverse = found.transform.inverse().displacement_on(moving.image.grid)
+    inverse, no_inverse = None, ""
+    try:
+        inverse = found.transform.inverse().displacement_on(moving.image.grid)
+    except NumericalError as error:  # it folds: of everything else there are scores
+        no_inverse = str(error)
     backward = None if found.backward is None else found.backward.displacement_on(moving.image.grid)
     warped = warp(moving.image, found.transform, grid)
     seen = comparable(fixed.image, moving.image, found.transform)
@@ -285,6 +289,7 @@ def _registration(
         true_mask=None if fixed.labels is None else fixed.labels.data.numpy() > 0,
         inverse_mm=inverse,
         inverse_affine=moving.image.grid.affine,
+        no_inverse=no_inverse,
         backward_mm=backward,
     )
 
