@@ -59,6 +59,19 @@ def test_phantoms_are_deformed_once_and_others_join_as_they_are(tmp_path: Path) 
     assert after.stat().st_mtime_ns == stamp
 
 
+def test_slices_are_cut_before_anything_else(tmp_path: Path) -> None:
+    solid = {**SHAPES, "options": {**SHAPES["options"], "shape": [20, 18, 12]}}
+    elastic = {"modality": "b", "control_mm": 12.0, "smoothness_mm": 2.0, "magnitude_mm": 3.0}
+    recipe = {"synthesise": solid, "slices": {"through": [1]}, "deform": elastic}
+    cohort = part_of(recipe, tmp_path / "out").cohort
+    assert cohort.cases == ("case0001", "case0002", "case0003")
+    assert [scan.split for scan in cohort.scans[::2]] == ["train", "train", "test"]
+    assert {read(scan.image).grid.ndim for scan in cohort.scans} == {2}
+    assert all(pair.displacement for pair in cohort.pairs("listed"))
+    uncut = tmp_path / "out" / "cohort" / "images" / "case0001_a.nii.gz"
+    assert read(uncut).grid.ndim == 3
+
+
 def test_a_deformation_belongs_to_what_a_folder_was_made_by(tmp_path: Path) -> None:
     recipe = {"synthesise": SHAPES, "deform": {"dice": 0.8, "judged": [1, 2]}}
     claim(experiment(recipe), tmp_path, False)

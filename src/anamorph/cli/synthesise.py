@@ -89,19 +89,20 @@ class SynthesiseRequest(BaseModel):
 
     model_config = MODEL
 
-    kind: Literal["letter_b", "abdomen", "heart", "brain", "shapes", "remapped", "deformed"]
+    kind: Literal["letter_b", "abdomen", "heart", "brain", "shapes", "remapped", "deformed", "sliced"]
     """letter_b, abdomen (CT-MR), heart (CT-MR), brain (T1-T2-FLAIR), shapes, remapped: real images given a second
-    modality, or deformed: aligned images one of whose modalities is deformed."""
+    modality, deformed: aligned images one of whose modalities is deformed, or sliced: slices of aligned images."""
     out: Path
     """Folder for the cohort."""
     cases: Annotated[int, Field(ge=1)] | None = None
-    """How many; a case is the same however many there are. All there are for remapped and deformed."""
+    """How many; a case is the same however many there are. All there are for remapped, deformed and sliced."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Other phantoms."""
     validation: Annotated[int, Field(ge=0)] = 0
     """How many of the cases before the test cases are for validation."""
     test: Annotated[int, Field(ge=0)] = 0
-    """How many of the last cases are for test. With neither, remapped and deformed keep the splits of their cohort."""
+    """How many of the last cases are for test. With neither, remapped, deformed and sliced keep the
+    splits of their cohort."""
     force: bool = False
     """Write into a folder that holds something, over files of the same names."""
     options: KindOptions = KindOptions()  # pyright: ignore[reportInvalidTypeForm]

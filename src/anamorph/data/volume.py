@@ -187,12 +187,12 @@ def place(values: Shaped[np.ndarray, "..."], affine: np.ndarray, policy: ReadPol
         grid = Grid(values.shape, affine)
     else:
         values = values.reshape([values.shape[axis] for axis in axes], order="F")
-        grid = Grid(values.shape, _flat_affine(affine[:3, [*axes, -1]], path))
+        grid = Grid(values.shape, flat_affine(affine[:3, [*axes, -1]], path))
     _check_spacing(grid, policy, path)
     return Volume(values, grid, path=path)
 
 
-def _flat_affine(columns: np.ndarray, path: Path) -> np.ndarray:
+def flat_affine(columns: np.ndarray, path: Path) -> np.ndarray:
     """3 x 3 affine of a slice whose two axes and origin are the columns of a 3 x 3 matrix in world coordinates."""
     lengths = np.linalg.norm(columns[:, :2], axis=0)
     across = np.abs(columns[:, :2] / lengths).max(axis=1) < PARALLEL

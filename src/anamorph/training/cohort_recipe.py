@@ -1,4 +1,4 @@
-"""What an experiment's file says of its cases: made or gathered, remapped, deformed, joined by others."""
+"""What an experiment's file says of its cases: made or gathered, sliced, remapped, deformed, joined by others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from anamorph.data.cohort import Split
 from anamorph.data.configuration import merged
-from anamorph.data.phantoms.options import Deformation
+from anamorph.data.phantoms.options import Deformation, Slicing
 
 STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 Number = Annotated[int, Field(ge=0)]
@@ -148,15 +148,17 @@ class ElasticDeformation(Deformation):
 
 
 class CohortRecipe(Source):
-    """All cases; images are remapped first, then deformed."""
+    """All cases; images are sliced first, then remapped, then deformed."""
 
+    slices: Slicing | None = None
+    """2-D images in place of the 3-D ones."""
     remap: Synthesis | None = None
     """A second modality for them, of kind remapped."""
     deform: ElasticDeformation | None = None
     """An elastic deformation of one modality."""
     more: dict[Name, FurtherCases] = {}
     """Further cases; the name joins those of the cases: CASE_NAME. Phantoms have the cohort's kind and options where
-    they do not say otherwise. They are neither remapped nor deformed."""
+    they do not say otherwise. They are neither sliced, remapped nor deformed."""
 
     @model_validator(mode="before")
     @classmethod

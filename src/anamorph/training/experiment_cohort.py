@@ -83,6 +83,10 @@ def prepared_for(experiment: Experiment, part: Part, progress: Progress | None) 
 def _cohort(recipe: CohortRecipe, folder: Path, progress: Progress | None) -> Cohort:
     """The cohort of a recipe, made unless it is there, and those that join it."""
     source = _source(recipe, folder, progress)
+    if recipe.slices is not None:
+        slices = Synthesis(kind="sliced", options=recipe.slices.model_dump(mode="json", exclude_unset=True))
+        _make(slices, folder / "sliced", {"cohort": source}, progress)
+        source = folder / "sliced"
     if recipe.remap is not None:
         _make(recipe.remap, folder / "remapped", {"cohort": source}, progress)
         source = folder / "remapped"

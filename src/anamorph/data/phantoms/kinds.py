@@ -22,6 +22,7 @@ from anamorph.data.phantoms.letter_b import LetterB
 from anamorph.data.phantoms.options import Options, options_for
 from anamorph.data.phantoms.random_shapes import RandomShapes
 from anamorph.data.phantoms.remapped import Remapped
+from anamorph.data.phantoms.sliced import Sliced
 from anamorph.errors import ConfigurationError
 
 ABOUT = "phantom.json"
@@ -33,6 +34,7 @@ KINDS: dict[str, Callable[[Any, int], Phantom]] = {
     "shapes": RandomShapes,
     "remapped": Remapped,
     "deformed": Deformed,
+    "sliced": Sliced,
 }
 """Kind -> what makes it of its options and a seed."""
 

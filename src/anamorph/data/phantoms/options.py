@@ -258,6 +258,33 @@ class DeformedOptions(Deformation):
     """cohort.csv, or its folder, of the images."""
 
 
+class Slicing(Options):
+    """Slices of aligned images, as 2-D images."""
+
+    plane: Literal["sagittal", "coronal", "axial"] = "axial"
+    """Which way slices lie: across the axis of the voxels that runs nearest to right, front or top."""
+    through: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Labels of which the slice in the middle has the most voxels; the middle of the image if absent."""
+    slices: Annotated[int, Field(ge=1)] = 1
+    """How many of each case; each is a case of its own."""
+    apart_mm: Positive = 10.0
+    """Distance between them, mm."""
+
+    @model_validator(mode="after")
+    def _check_slices(self) -> Slicing:
+        self.refuse(["truth"], "there are no maps")
+        if self.slices == 1:
+            self.refuse(["apart_mm"], "there is one slice of each case")
+        return self
+
+
+class SlicedOptions(Slicing):
+    """Slices of the aligned images of a cohort."""
+
+    cohort: Path
+    """cohort.csv, or its folder, of the images."""
+
+
 OPTIONS: dict[str, type[Options]] = {
     "letter_b": LetterBOptions,
     "abdomen": AbdomenOptions,
@@ -266,6 +293,7 @@ OPTIONS: dict[str, type[Options]] = {
     "shapes": ShapesOptions,
     "remapped": RemappedOptions,
     "deformed": DeformedOptions,
+    "sliced": SlicedOptions,
 }
 """Kind -> what can be asked of it."""
 
