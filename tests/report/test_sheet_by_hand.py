@@ -93,6 +93,19 @@ def test_a_row_a_case_and_a_column_a_method() -> None:
     assert [text for *_, text in sheet.key] == ["found", "true"]
 
 
+def test_a_long_name_above_a_narrow_column_takes_several_lines_that_end_with_the_others() -> None:
+    methods = ("a", "b", "c", "d", "BiRegNet without attention", "f")
+    short, long = (
+        sheet_of_cases({"c0": flat_case(7)}, {"best": "c0"}, names, {7: "letter"}, scored(names))
+        for names in (tuple("abcdef"), methods)
+    )
+    assert long.heads[5][1] == "BiRegNet without\nattention"
+    assert long.panels[0].y - short.panels[0].y == long.heads_y - short.heads_y == long.line
+    words = ElementTree.fromstring(sheet_file(long)).iter(f"{XLINK}text")
+    heights = {word.text: float(word.get("y", 0)) for word in words}
+    assert heights["attention"] == heights["a"] == heights["BiRegNet without"] + long.line
+
+
 def test_a_failed_case_says_so() -> None:
     rows = [Score("dice", 0.5, case=case, method="a") for case in ("c0", "c1")]
     rows += [Score("dice", 0.5, case="c1", method="b"), Score("failed", 1.0, reason="no", case="c0", method="b")]

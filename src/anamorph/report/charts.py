@@ -21,7 +21,7 @@ WIDTH = 980.0
 NARROWEST_PANEL = 230.0
 LETTER = 6.7
 """Mean width of a letter of the drawing's text; what decides how much room names get."""
-WIDEST_NAMES = 240.0
+WIDEST_NAMES = 290.0
 HEAD, AXIS, GAP, KEY = 26.0, 24.0, 22.0, 30.0
 """Heights of a panel's title, of its axis, between panels, of the key."""
 VALUE = 74.0

@@ -7,8 +7,9 @@ picture that several panels share is held once.
 from __future__ import annotations
 
 import hashlib
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib import colormaps
@@ -26,7 +27,10 @@ TALLEST = 1.25
 """Height of a panel over its width, at most."""
 WIDEST = 240.0
 LARGEST_PICTURE, QUALITY = 320, 30
-LETTER = 6.7
+LETTER, HEAD_LETTER = 6.7, 7.4
+"""Mean width of a letter of the text, and of the heads."""
+LINE = 15.0
+"""From one line of a head to the next."""
 FINE = 2
 """Steps of an outline's points to a pixel of the drawing."""
 
@@ -88,7 +92,7 @@ class Sheet:
         pictures: data URIs by identifier.
         paths: SVG paths by identifier, ``fine`` units to a pixel.
         panels: of it.
-        heads: (x, text) above the columns, in the middle.
+        heads: (x, lines of text) above the columns, in the middle, the last line at ``heads_y``.
         rows: (y, text) above each row.
         key: (x, style, colour, text).
     """
@@ -103,7 +107,8 @@ class Sheet:
     key: tuple[tuple[float, str, str, str], ...]
     width: float = WIDTH
     fine: int = FINE
-    heads_y: float = field(default=KEY + 13)
+    heads_y: float = KEY + 13
+    line: float = LINE
 
 
 class _Store:
@@ -187,7 +192,9 @@ def draw_sheet(
     width = min(WIDEST, (WIDTH - 2 * MARGIN + GAP) / across - GAP)
     store = _Store()
     panels, titles = [], []
-    y = KEY + (HEAD if heads else 0.0)
+    wrapped = [textwrap.fill(text, max(1, int((width + GAP) / HEAD_LETTER))) for text in heads]
+    further = LINE * max((text.count("\n") for text in wrapped), default=0)
+    y = KEY + further + (HEAD if heads else 0.0)
     for words, views in rows:
         if words:
             titles.append((y + 15, words))
@@ -200,9 +207,10 @@ def draw_sheet(
             panels.append(panel)
             tallest = max(tallest, panel.height)
         y += tallest + BELOW + (CAPTION if any(view is not None and view.caption for view in views) else 0.0)
-    heads_at = tuple((MARGIN + place * (width + GAP) + width / 2, text) for place, text in enumerate(heads))
+    heads_at = tuple((MARGIN + place * (width + GAP) + width / 2, text) for place, text in enumerate(wrapped))
     key = _key(rows, names, found_called, mesh_called)
-    return Sheet(title, round(y + 2, 1), store.pictures, store.paths, tuple(panels), heads_at, tuple(titles), key)
+    drawn = tuple(panels), heads_at, tuple(titles), key
+    return Sheet(title, round(y + 2, 1), store.pictures, store.paths, *drawn, heads_y=KEY + 13 + further)
 
 
 def _panel(view: View, x: float, y: float, width: float, names: Mapping[int, str], store: _Store) -> Panel:
