@@ -89,8 +89,9 @@ def test_scans_on_another_grid_are_brought_into_the_plane_of_the_first(tmp_path:
 
 def test_more_slices_are_sessions_of_their_subject_and_go_to_files(tmp_path: Path) -> None:
     source = cohort(tmp_path)
-    made = synthesise("sliced", None, 0, tmp_path / "out", {"cohort": source, "slices": 3, "apart_mm": 3.0})
-    assert made.cases == tuple(f"{case}_ses-slice{number}" for case in "ab" for number in (1, 2, 3))
+    wanted = {"slices": 3, "slices_held_back": 2, "apart_mm": 3.0}
+    made = synthesise("sliced", None, 0, tmp_path / "out", {"cohort": source, **wanted})
+    assert made.cases == tuple(f"{case}_ses-slice{number}" for case, number in ("a1", "a2", "a3", "b1", "b2"))
     assert made.label_names == {3: "lesion"}
     again = read_cohort(tmp_path / "out")
     assert {scan.case[0]: scan.split for scan in again.scans} == {"a": "train", "b": "test"}

@@ -266,14 +266,17 @@ class Slicing(Options):
     through: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Labels of which the slice in the middle has the most voxels; the middle of the image if absent."""
     slices: Annotated[int, Field(ge=1)] = 1
-    """How many of each case; each is a case of its own."""
+    """How many of each training case; each is a case of its own."""
+    slices_held_back: Annotated[int, Field(ge=1)] = 1
+    """How many of each other case. Those of one subject are much alike, so that tests of significance promise too much
+    of several."""
     apart_mm: Positive = 10.0
     """Distance between them, mm."""
 
     @model_validator(mode="after")
     def _check_slices(self) -> Slicing:
         self.refuse(["truth"], "there are no maps")
-        if self.slices == 1:
+        if self.slices == self.slices_held_back == 1:
             self.refuse(["apart_mm"], "there is one slice of each case")
         return self
 

@@ -31,8 +31,13 @@ class Sliced(Phantom[SlicedOptions]):
     def __init__(self, options: SlicedOptions, seed: int) -> None:
         super().__init__(options, seed)
         cohort = read_cohort(options.cohort)
-        self.cases = [(case, tuple(scan for scan in cohort.scans if scan.case == case)) for case in cohort.cases]
-        self.most, self.label_names = len(self.cases) * options.slices, cohort.label_names
+        self.slices: list[tuple[tuple[Scan, ...], int, int]] = []
+        """Of each slice the scans of its case, its number, and how many there are."""
+        for case in cohort.cases:
+            scans = tuple(scan for scan in cohort.scans if scan.case == case)
+            count = options.slices if scans[0].split == "train" else options.slices_held_back
+            self.slices += [(scans, number, count) for number in range(count)]
+        self.most, self.label_names = len(self.slices), cohort.label_names
 
     def case(self, index: int, split: Split | None = None) -> PhantomCase:
         """One slice of all scans of a case, with its split.
@@ -40,18 +45,19 @@ class Sliced(Phantom[SlicedOptions]):
         Raises:
             InputError: E-SYN-012, a scan that is 2-D already, or one too small for the slices that are wanted.
         """
-        (name, scans), number = self.cases[index // self.options.slices], index % self.options.slices
+        scans, number, count = self.slices[index]
         originals = [original(scan, labelled=True) for scan in scans]
         for scan, read in zip(scans, originals, strict=True):
             if read.image.grid.ndim != 3:
                 raise InputError("E-SYN-012", "a 2-D image", file=scan.image, expected="3-D images to slice")
         decides = next((n for n, read in enumerate(originals) if self._wanted(read) is not None), 0)
-        plane, kept = self._plane(scans[decides], originals[decides], number)
+        plane, kept = self._plane(scans[decides], originals[decides], number, count)
         flat = Grid(
             tuple(plane.shape[axis] for axis in kept), flat_affine(plane.affine[:3, [*kept, 3]], scans[decides].image)
         )
         cut = tuple(_cut(read, plane, flat) for read in originals)
-        if self.options.slices > 1:  # sessions of one subject stay in one split
+        name = scans[0].case
+        if count > 1:  # sessions of one subject stay in one split
             name = f"{name}{'-' if '_ses-' in name else '_ses-'}slice{number + 1}"
         return PhantomCase(cut, name=name, split=scans[0].split)
 
@@ -62,16 +68,16 @@ class Sliced(Phantom[SlicedOptions]):
         there = torch.isin(read.labels.data, torch.tensor(self.options.through))
         return there if there.any() else None
 
-    def _plane(self, scan: Scan, read: PhantomScan, number: int) -> tuple[Grid, tuple[int, ...]]:
-        """One layer of a scan's voxels, and the axes that extend in it."""
+    def _plane(self, scan: Scan, read: PhantomScan, number: int, count: int) -> tuple[Grid, tuple[int, ...]]:
+        """One of ``count`` layers of a scan's voxels, and the axes that extend in it."""
         grid, wanted = read.image.grid, self._wanted(read)
         axis = int(abs(grid.affine[ACROSS[self.options.plane], :3] / grid.spacing).argmax())
         middle = (grid.shape[axis] - 1) / 2
         if wanted is not None:
             middle = int(wanted.movedim(axis, 0).flatten(1).sum(1).argmax())
-        place = round(middle + (number - (self.options.slices - 1) / 2) * self.options.apart_mm / grid.spacing[axis])
+        place = round(middle + (number - (count - 1) / 2) * self.options.apart_mm / grid.spacing[axis])
         if not 0 <= place < grid.shape[axis]:
-            found = f"slice {number + 1} of {self.options.slices} lies beyond the image"
+            found = f"slice {number + 1} of {count} lies beyond the image"
             do = "take fewer slices, or some nearer to each other"
             raise InputError("E-SYN-012", found, file=scan.image, expected="all within", do=do)
         start, shape = [0, 0, 0], list(grid.shape)
