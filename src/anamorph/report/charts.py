@@ -28,7 +28,7 @@ VALUE = 74.0
 """Room for a number behind a bar."""
 BETWEEN_METHODS = 8.0
 LINES_HEIGHT, Y_LABELS = 150.0, 52.0
-SPREAD_OF_LOGARITHM = 8.0
+SPREAD_OF_LOGARITHM = 10.0
 """Ratio of the largest number to the smallest from which its axis is logarithmic."""
 
 
