@@ -51,7 +51,7 @@ def test_the_shares_of_labels_are_those_of_table_7() -> None:
             begun = experiment.train[source.partition(".")[0]]
             if weights.overlap and begun.method == "dynunet":
                 assert (begun.labelled or experiment.labelled).share == share, f"{name} begins with {source}"
-    assert shares == {f"labels of {percent}": percent / 100 for percent in (0, 5, 10, 30, 50, 100)}
+    assert shares == {f"labels, percent {percent}": percent / 100 for percent in (0, 5, 10, 30, 50, 100)}
 
 
 @pytest.mark.parametrize("scale", ["cpu", "paper"])
