@@ -1,11 +1,13 @@
 """Convolutions in 3-D that are those of ``torch.nn`` but for the arrangement of their input, which a CPU needs.
 
-Two things about torch on a CPU, in float32:
+Three things about torch on a CPU, the first two in float32:
 
 - oneDNN computes most gradients faster where channels lie innermost in memory, and what follows keeps that order.
 - A single image of few channels and rows is left to a loop of torch's own, up to ten times slower than oneDNN. Two
   images are not, so that a single one goes in as its two halves along I, each with the rows of the other that it sees.
   What is transposed, or has few rows, has an empty image beside it.
+- oneDNN's gradient of the weights in bfloat16 reads memory that nobody wrote where an axis has fewer voxels than the
+  kernel (torch 2.13, on CPUs that compute in that type). Such images are computed in float32.
 """
 
 from __future__ import annotations
@@ -34,9 +36,17 @@ class Conv3d(nn.Conv3d):
 
     def forward(self, input: Tensor) -> Tensor:
         """As there."""
+        if self._lacks_a_gradient(input):
+            with torch.autocast("cpu", enabled=False):
+                return self.forward(input.float())
         if self._goes_in_halves(input):
             return self._of_halves(arranged(input))
         return _arranged(super().forward, input)
+
+    def _lacks_a_gradient(self, images: Tensor) -> bool:
+        if images.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return False
+        return any(n < kernel for n, kernel in zip(images.shape[2:], self.kernel_size, strict=True))
 
     def _goes_in_halves(self, images: Tensor) -> bool:
         if _left_alone(images) or not _taken_by_loop(images) or isinstance(self.padding, str):

@@ -275,9 +275,10 @@ class Slicing(Options):
 
     @model_validator(mode="after")
     def _check_slices(self) -> Slicing:
-        self.refuse(["truth"], "there are no maps")
-        if self.slices == self.slices_held_back == 1:
-            self.refuse(["apart_mm"], "there is one slice of each case")
+        if not self.truth:
+            raise ValueError("truth would change nothing: there are no maps")
+        if self.slices == self.slices_held_back == 1 and self.apart_mm != Slicing.model_fields["apart_mm"].default:
+            raise ValueError("apart_mm would change nothing: there is one slice of each case")
         return self
 
 
