@@ -32,7 +32,7 @@ from anamorph.spatial.grid import Grid
 from anamorph.spatial.transform import Affine, Chain
 
 FOLDER = "halves"
-LEFT, RIGHT = 8, 3
+LEFT, RIGHT = 8, 6
 """Copies of each head."""
 CORNER_MM, SPACING_MM, SHAPE = (-80.0, -112.0, -76.0), 2.0, (42, 96, 80)
 """A left half in the space of the MNI."""

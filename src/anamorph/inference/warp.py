@@ -82,7 +82,7 @@ def warp(
             "E-CFG-005", "no grid to warp onto", do="give the grid of the other side's image (onto, --onto)"
         )
     pull = transform if direction == "moving_to_fixed" else transform.inverse()
-    _check_cover(pull, onto, data.name)
+    _check_cover(pull, onto)
     if isinstance(data, Image):
         return _image(data, pull, onto, interpolation or "linear", fill)
     if isinstance(data, Labelmap):
@@ -205,8 +205,11 @@ def _inverse(transform: Transform, points: WorldPoints) -> tuple[WorldPoints, Fl
     return best, missed
 
 
-def _check_cover(pull: Transform, onto: Grid, name: str) -> None:
-    """Warn where part of ``onto`` lies outside a displacement field, refuse where all of it does."""
+def _check_cover(pull: Transform, onto: Grid) -> None:
+    """Warn where part of ``onto`` lies outside a displacement field, refuse where all of it does.
+
+    No file is named: the same holds for all that goes through that field onto that grid, and is then told once.
+    """
     axes = [np.unique(np.linspace(0, n - 1, PROBES_PER_AXIS).round()) for n in onto.shape]
     probes = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, onto.ndim)
     outside = _outside_fields(pull, onto.to_world(probes))
@@ -219,7 +222,7 @@ def _check_cover(pull: Transform, onto: Grid, name: str) -> None:
         )
     if outside.any():
         share = max(1, round(100 * outside.mean()))
-        warn("W-TRF-006", f"about {share} % of the voxels lie outside the displacement field", file=name or None)
+        warn("W-TRF-006", f"about {share} % of the voxels lie outside the displacement field")
 
 
 def _outside_fields(transform: Transform, points: WorldPoints) -> Bool[np.ndarray, " points"]:
