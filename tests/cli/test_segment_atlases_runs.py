@@ -7,6 +7,7 @@ import importlib.util
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from anamorph.data.cohort import Cohort, Scan
-from anamorph.data.cohort_files import write_cohort
+from anamorph.data.cohort_files import read_tables, write_cohort
 from anamorph.data.files import read, read_labels
 from anamorph.data.image import Image
 from anamorph.inference import multi_atlas_run, multi_atlas_work
@@ -181,6 +182,24 @@ def test_a_cohort_that_is_its_own_atlases_leaves_each_subject_out(tmp_path: Path
     assert sorted(row["atlas"] for row in rows_of(out / "atlases.csv")) == ["a1_ct", "a2_ct"]
 
 
+def test_atlases_without_labels_are_told(target: Scan, atlases: Path, tmp_path: Path, anamorph: Run) -> None:
+    """Those that have some are used; without any there is nothing to do, and the cohort is named."""
+    cohort = read_tables(atlases)
+    bare = [replace(scan, labels=None) for scan in cohort.scans]
+    command = ["segment", target.image, "--fusion", "majority", "--atlases"]
+    (tmp_path / "some").mkdir()
+    (tmp_path / "none").mkdir()
+    write_cohort(replace(cohort, scans=(*cohort.scans[:2], bare[2])), tmp_path / "some")
+    ended = anamorph(*command, tmp_path / "some", "--out", tmp_path / "out")
+    assert ended.code == 0, ended.err
+    assert "W-ATL-004: some: 1 of 3 atlases has no labels and takes no part: a2_ct" in ended.err
+    assert sorted(json.loads((tmp_path / "out/run.json").read_text())["atlas_sha256"]) == ["a0_ct", "a1_ct"]
+    write_cohort(replace(cohort, scans=tuple(bare)), tmp_path / "none")
+    ended = anamorph(*command, tmp_path / "none", "--out", tmp_path / "nothing")
+    assert ended.code == 3
+    assert "E-ATL-013: none: none of 3 atlases has labels" in ended.err
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "line"),
     [
@@ -189,7 +208,8 @@ def test_a_cohort_that_is_its_own_atlases_leaves_each_subject_out(tmp_path: Path
         (["--refine", "3"], 2, "refine would do nothing with atlases"),
         (["--fusion", "voting"], 2, "E-ATL-016: no fusion 'voting', expected majority"),
         (["--atlas-modality", "t1"], 2, "E-ATL-006: no modality 't1', expected ct"),
-        (["--atlas-split", "test"], 3, "E-ATL-012"),
+        (["--atlas-split", "test"], 3, "E-ATL-012: atlases: no scan of the split test"),
+        (["--split", "test"], 2, "split test would do nothing with an image"),
         (["--region", "gold"], 3, "E-ATL-015"),
         (["--region", "none", "--margin", "3"], 2, "margin would do nothing with the region none"),
         (["--fusion", "weighted"], 2, "weighted takes weights from outside"),

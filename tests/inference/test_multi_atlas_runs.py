@@ -82,8 +82,8 @@ def segment(
             "cache": tmp_path / "cache", "fusion": MAJORITY, "file": target.image,
             "atlases": atlases, "device": "cpu",
         }  # fmt: skip
-        asked |= changes
-        return segment_by_atlases(read(target.image, modality="mr"), asked.pop("atlases"), **asked)
+        asked |= {"target": read(target.image, modality="mr")} | changes
+        return segment_by_atlases(asked.pop("target"), asked.pop("atlases"), **asked)
 
     return run
 
@@ -262,6 +262,30 @@ def test_what_cannot_be_fused_is_refused_before_anything_is_registered(
         segment(region="gold")
     with pytest.raises(ConfigurationError, match="E-FUS-002: weighted without weights, expected a model"):
         segment(fusion=FusionSettings(fusion="weighted"))
+    assert placed == []
+
+
+@pytest.mark.parametrize(("shape", "code"), [((28, 26), "E-VAL-004"), ((28, 1), "E-GEO-019")])
+def test_a_target_that_no_atlas_could_be_brought_onto_is_refused_once_V04(
+    segment: Callable[..., MultiAtlasSegmentation], placed: list[str], tmp_path: Path, shape: tuple[int, ...], code: str
+) -> None:
+    """No contrast, or a single row; a test fails on any warning, so that none is told of an atlas."""
+    image = Image.from_array(np.full(shape, 5.0), np.diag([3.0, 3.5, 1.0]))
+    with pytest.raises(AnamorphError, match=code):
+        segment(target=image, file=None)
+    assert placed == []
+
+
+def test_atlases_unknown_to_the_model_are_refused_before_anything_is_registered(
+    segment: Callable[..., MultiAtlasSegmentation], placed: list[str], trained: Callable[..., Model],
+    plan: Callable[..., Any], atlases: list[Scan], target: Scan,
+) -> None:  # fmt: skip
+    model = a_model(trained, plan)
+    strangers = [replace(scan, modality="pet") for scan in atlases]
+    with pytest.raises(InputError, match="E-MOD-005: a0_pet: modality pet"):
+        segment(registration=model, atlases=strangers)
+    with pytest.raises(InputError, match=r"E-MOD-005.*modality pet"):
+        segment(registration=model, target=read(target.image, modality="pet"))
     assert placed == []
 
 

@@ -63,10 +63,10 @@ def admitted(model: Model, image: Image, side: Side = "image") -> Image:
     """
     plan = model.card.plan
     if image.grid.ndim != plan.ndim:
-        raise _foreign(image, f"a {image.grid.ndim}-D image", f"a {plan.ndim}-D one")
+        raise _foreign(image.name, f"a {image.grid.ndim}-D image", f"a {plan.ndim}-D one")
     if len(image.data) != plan.channels:
-        raise _foreign(image, f"{len(image.data)} channels", f"{plan.channels}")
-    return replace(image, modality=_modality(model, image, side))
+        raise _foreign(image.name, f"{len(image.data)} channels", f"{plan.channels}")
+    return replace(image, modality=known_modality(model, image.modality, side, image.name))
 
 
 def admitted_pair(model: Model, fixed: Image, moving: Image) -> tuple[Image, Image, bool]:
@@ -97,29 +97,30 @@ def _swapped(model: Model, fixed: str | None, moving: str | None) -> bool:
     return different and bool(given) and all(name == swapped for name, swapped in given)
 
 
-def _modality(model: Model, image: Image, side: Side) -> str:
+def known_modality(model: Model, modality: str | None, side: Side = "image", name: str = "") -> str:
+    """The modality as the model knows it; arguments, errors as of ``admitted``, and the ``name`` of an image."""
     known, card = tuple(model.card.plan.modalities), model.card
     sides = {"fixed": card.pairs.fixed_modality, "moving": card.pairs.moving_modality} if card.pairs else {}
     wanted = sides.get(side) or card.modality
     choices = (wanted,) if wanted else known
     role = "image" if side == "image" else f"{side} image"
-    if image.modality is None:
+    if modality is None:
         if len(choices) == 1:
             return choices[0]
         flag = "--modality" if side == "image" else f"--{side}-modality"
         found = f"the modality of the {role} is open"
         raise ConfigurationError("E-MOD-010", found, expected=", ".join(choices), do=f"name it with {flag}")
     names = {name.lower(): name for name in choices}
-    if image.modality.lower() not in names:
-        near = get_close_matches(image.modality.lower(), names, n=1)
+    if modality.lower() not in names:
+        near = get_close_matches(modality.lower(), names, n=1)
         does = f"{wanted} as the {role}" if wanted else f"one of {', '.join(known)}"
         do = f"did you mean {names[near[0]]}?" if near else "use a model made for it"
-        raise _foreign(image, f"modality {image.modality}", does, do)
-    return names[image.modality.lower()]
+        raise _foreign(name, f"modality {modality}", does, do)
+    return names[modality.lower()]
 
 
-def _foreign(image: Image, found: str, expected: str, do: str = "use a model made for it") -> InputError:
-    return InputError("E-MOD-005", found, file=image.name or None, expected=expected, do=do)
+def _foreign(name: str, found: str, expected: str, do: str = "use a model made for it") -> InputError:
+    return InputError("E-MOD-005", found, file=name or None, expected=expected, do=do)
 
 
 def question(model: Model, image: Image, grid: Grid) -> None:

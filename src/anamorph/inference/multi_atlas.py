@@ -20,7 +20,7 @@ from anamorph.data.cohort import Scan
 from anamorph.data.image import Image, Labelmap
 from anamorph.errors import AnamorphError, ConfigurationError
 from anamorph.fusion import FusionSettings
-from anamorph.inference.model_domain import refuse_task
+from anamorph.inference.model_domain import known_modality, refuse_task
 from anamorph.inference.model_folder import Model
 from anamorph.inference.multi_atlas_cases import RegionRule, Target
 from anamorph.inference.multi_atlas_jobs import Map, one_by_one
@@ -73,6 +73,7 @@ def segment_by_atlases(
 
     Raises:
         InputError: E-ATL-012, no atlas is left; E-ATL-015, no true labels for the region.
+            E-MOD-005, no atlas is of a modality that the model registers.
         ConfigurationError: E-MOD-009, the model does not register; E-ATL-014, it does not weigh atlases; E-FUS-002, the
             rule takes weights from outside.
         ResourceError: the disk is full.
@@ -111,6 +112,7 @@ def segment_targets(
     registration, fusion = registration or PairwiseSettings(), fusion or FusionSettings()
     if isinstance(registration, Model):
         refuse_task(registration, "register")
+        _refuse_strangers(registration, atlases)
     if isinstance(fusion, Model):
         weigher_of(fusion)
     else:
@@ -130,6 +132,23 @@ def refuse_weighted(fusion: FusionSettings) -> None:
     if fusion.fusion == "weighted":
         expected = "a model that weighs atlases, such as simnet, or another rule"
         raise ConfigurationError("E-FUS-002", "weighted without weights", expected=expected)
+
+
+def _refuse_strangers(model: Model, atlases: Sequence[Scan]) -> None:
+    """Refuse atlases that are all of modalities that a registration model does not know as moving images.
+
+    Raises:
+        InputError: E-MOD-005.
+    """
+    refused: list[AnamorphError] = []
+    for scan in atlases:
+        try:
+            known_modality(model, scan.modality, "moving", scan.name)
+            return
+        except AnamorphError as error:
+            refused.append(error)
+    if refused:
+        raise refused[0]
 
 
 def _anywhere(scan: Scan) -> Scan:

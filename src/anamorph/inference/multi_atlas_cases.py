@@ -129,20 +129,23 @@ class Case:
     order: list[str] = field(default_factory=list)
     chosen: list[str] = field(default_factory=list)
 
-    def look(self, keep_whole: bool, rule: RegionRule) -> None:
+    def look(self, keep_whole: bool, rule: RegionRule, check: Callable[[Image], None]) -> None:
         """Read the target, and lay it down in few voxels; leave it and its subject out of its own atlases.
 
         Args:
             keep_whole: whether all of it is laid down as well.
             rule: for the region, which may need true labels.
+            check: refuses an image that no atlas could be brought onto.
 
         Raises:
             InputError: E-ATL-015, no true labels for the region.
+            AnamorphError: of ``check``.
         """
         if rule == "gold" and self.target.truth is None:
             found = "the region is to be that of the true labels, and there are none"
             raise InputError("E-ATL-015", found, file=self.target.name, do="give labels, or another region")
         image = self.target.image()
+        check(image)
         self.grid = image.grid
         self.coarse = store_image(self.cache, coarse(_for_engine(image)))
         if keep_whole:

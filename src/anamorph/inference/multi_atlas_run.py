@@ -31,6 +31,7 @@ from anamorph.data.configuration import load
 from anamorph.data.files import atomic_write, read, write
 from anamorph.data.fingerprint import read_grid
 from anamorph.data.image import Image, Labelmap, ReadPolicy
+from anamorph.data.landmark_formats import listed
 from anamorph.errors import AnamorphError, ConfigurationError, InputError, warn
 from anamorph.evaluation.cases import failed_case
 from anamorph.evaluation.scores import Score, of_case, to_csv
@@ -39,6 +40,7 @@ from anamorph.inference.cluster import open_cluster, processes_for
 from anamorph.inference.memory import estimated_memory
 from anamorph.inference.model_folder import Model, read_model
 from anamorph.inference.multi_atlas import MARGIN_MM, refuse_weighted, segment_targets
+from anamorph.inference.multi_atlas_cache import state_of_file
 from anamorph.inference.multi_atlas_cases import Target
 from anamorph.inference.multi_atlas_stages import MultiAtlasSegmentation
 from anamorph.inference.register import resolve_device
@@ -86,8 +88,9 @@ def folders_of(request: SegmentationRequest) -> tuple[Path, ...]:
         ConfigurationError: E-ATL-016, the fusion is neither a name nor a folder.
     """
     if request.fusion is not None and str(request.fusion) not in FUSIONS and not request.fusion.exists():
-        expected = f"{', '.join(FUSIONS)} or the folder of a model"
-        raise ConfigurationError("E-ATL-016", f"no fusion {request.fusion.name!r}", expected=expected)
+        rules = ", ".join(name for name in FUSIONS if name != "weighted")
+        expected = f"{rules} or the folder of a model"
+        raise ConfigurationError("E-ATL-016", f"no fusion {str(request.fusion)!r}", expected=expected)
     named = {request.registration: (PAIRWISE,), request.fusion: tuple(FUSIONS)}
     folders = [path for path, names in named.items() if path is not None and str(path) not in names]
     return tuple(path for path in (request.model, request.atlases, *folders) if path is not None)
@@ -101,14 +104,13 @@ def run_multi_atlas(request: SegmentationRequest, run: Run, progress: Progress |
 
     Raises:
         AnamorphError: with the code and the class of what went wrong; ConfigurationError E-ATL-006, which scans?
-        InputError: E-ATL-012, no atlas, or E-ATL-017, nothing to segment.
+        InputError: E-ATL-012, no atlas, E-ATL-013, none with labels, or E-ATL-017, nothing to segment.
     """
     if request.threads is not None:
         torch.set_num_threads(request.threads)
     assert request.atlases is not None
     cohort = read_tables(request.atlases)
-    scans = chosen_scans(cohort, request.atlas_split or "train", request.atlas_modality)
-    atlases = [scan for scan in scans if scan.labels is not None]
+    atlases = _atlases(request, cohort)
     registration, fusion = engine_of(request), fusion_of(request)
     alone = not is_cohort(request.image)
     files = request.inputs() if alone else {}
@@ -143,7 +145,42 @@ def run_multi_atlas(request: SegmentationRequest, run: Run, progress: Progress |
             tables[1].extend(_rows(target, segmentation))
             _write_tables(*tables, run)
             yield result
+    run.facts["atlas_sha256"] = _hashes(atlases)
     refuse_changes(files, hashes)
+
+
+def _atlases(request: SegmentationRequest, cohort: Cohort) -> list[Scan]:
+    """Those that have labels.
+
+    Raises:
+        InputError: E-ATL-013, none has; E-ATL-012, there is no scan.
+
+    Warns:
+        W-ATL-004: some have not.
+    """
+    scans = chosen_scans(cohort, request.atlas_split or "train", request.atlas_modality, "--atlas-modality")
+    if not scans:
+        found, do = f"no scan of the split {request.atlas_split or 'train'}", "choose --atlas-split"
+        raise InputError("E-ATL-012", found, file=request.atlases, expected="an atlas at least", do=do)
+    bare = [scan.name for scan in scans if scan.labels is None]
+    if len(bare) == len(scans):
+        found = f"none of {len(scans)} atlases has labels"
+        raise InputError("E-ATL-013", found, file=request.atlases, do="choose --atlas-split, or a labelled cohort")
+    if bare:
+        verbs = ("has", "takes") if len(bare) == 1 else ("have", "take")
+        found = f"{len(bare)} of {len(scans)} atlases {verbs[0]} no labels and {verbs[1]} no part: {listed(bare)}"
+        warn("W-ATL-004", found, file=request.atlases)
+    return [scan for scan in scans if scan.labels is not None]
+
+
+def _hashes(atlases: Iterable[Scan]) -> dict[str, dict[str, str]]:
+    """Of the image and the labels of every atlas that can be read."""
+    found: dict[str, dict[str, str]] = {}
+    for scan in atlases:
+        assert scan.labels is not None
+        with suppress(InputError):  # the atlases' table says why it took no part
+            found[scan.name] = {"image": state_of_file(scan.image), "labels": state_of_file(scan.labels)}
+    return found
 
 
 @dataclass(frozen=True)
@@ -159,6 +196,9 @@ Subjects = Mapping[Path, str]
 
 
 def _one(request: SegmentationRequest, subjects: Subjects) -> Iterator[_Asked]:
+    if request.split is not None:
+        found = f"split {request.split} would do nothing with an image"
+        raise ConfigurationError("E-CFG-007", found, expected="a cohort", do="leave it out")
     plain = _policy(request)
     image = read(request.image, replace(plain, volume=request.volume), request.modality)
     path = request.labels
@@ -174,7 +214,7 @@ def _several(request: SegmentationRequest, subjects: Subjects) -> Iterator[_Aske
     if idle:
         found = f"{', '.join(idle)} would do nothing with a cohort"
         raise ConfigurationError("E-CFG-007", found, expected="an image", do="leave it out")
-    scans = chosen_scans(read_tables(request.image), request.split or "test", request.modality)
+    scans = chosen_scans(read_tables(request.image), request.split or "test", request.modality, "--modality")
     if not scans:
         found = f"no scan of the split {request.split or 'test'}"
         raise InputError("E-ATL-017", found, file=request.image, expected="one to segment", do="choose --split")
@@ -195,8 +235,8 @@ def _policy(request: SegmentationRequest) -> ReadPolicy:
     return ReadPolicy(request.xform, request.strict, request.nonfinite, None, request.max_memory)
 
 
-def chosen_scans(cohort: Cohort, split: Split | Literal["all"], modality: str | None) -> tuple[Scan, ...]:
-    """The scans of one split and one modality.
+def chosen_scans(cohort: Cohort, split: Split | Literal["all"], modality: str | None, flag: str) -> tuple[Scan, ...]:
+    """The scans of one split and one modality, which ``flag`` chooses.
 
     Raises:
         ConfigurationError: E-ATL-006, the modality is open or not there.
@@ -206,8 +246,7 @@ def chosen_scans(cohort: Cohort, split: Split | Literal["all"], modality: str | 
     if (modality is None and len(there) > 1) or (modality is not None and modality not in there):
         found = f"modalities {', '.join(there)}" if modality is None else f"no modality {modality!r}"
         expected = "one" if modality is None else ", ".join(there) or f"one in the split {split}"
-        do = "choose one with --modality, or --atlas-modality"
-        raise ConfigurationError("E-ATL-006", found, expected=expected, do=do)
+        raise ConfigurationError("E-ATL-006", found, expected=expected, do=f"choose one with {flag}")
     return tuple(scan for scan in part.scans if modality in (None, scan.modality))
 
 

@@ -18,13 +18,14 @@ from anamorph.data.files import label_dtype
 from anamorph.data.image import Image, Labelmap
 from anamorph.errors import AnamorphError, ResourceError
 from anamorph.fusion import Fused, FusionSettings, fuse
+from anamorph.inference.model_domain import admitted, refuse_flat
 from anamorph.inference.model_folder import Model
 from anamorph.inference.multi_atlas_cache import store_model
 from anamorph.inference.multi_atlas_cases import Arrays, AtlasFacts, Case, RegionRule, Target
 from anamorph.inference.multi_atlas_jobs import Alignment, Facts, Job, Map, Registration, Weighing
 from anamorph.inference.multi_atlas_region import Box, cropped, embedded
 from anamorph.inference.multi_atlas_work import do
-from anamorph.inference.register import resolve_device
+from anamorph.inference.register import refuse_small, resolve_device
 from anamorph.inference.register_model import learnt_aligned
 from anamorph.pairwise.register import Progress
 from anamorph.pairwise.settings import PairwiseSettings
@@ -97,7 +98,7 @@ class Stages:
         """All of them, the last one target by target."""
         cases = {str(place): Case(target, dict(atlases), self.cache) for place, target in enumerate(targets)}
         models = any(isinstance(player, Model) for player in (self.registration, self.fusion))
-        self.each(cases, lambda _, case: case.look(models, self.rule))
+        self.each(cases, lambda _, case: case.look(models, self.rule, self.check))
         aligned = self.jobs("align", cases, lambda _, case: self.alignments(case))
         self.each(cases, lambda key, case: self.place(case, aligned[key]))
         registered = self.jobs("register", cases, lambda _, case: self.registrations(case))
@@ -107,6 +108,19 @@ class Stages:
             found = self.guarded(key, lambda case=case, jobs=jobs, share=share: self.fuse(case, *jobs, names, share))
             yield case.target, self.refused[key] if found is None else found
         self.tell("fuse", 1.0)
+
+    def check(self, image: Image) -> None:
+        """Refuse a target that every atlas would fail on.
+
+        Raises:
+            InputError, ConfigurationError: E-GEO-019, too few voxels; E-MOD-005, E-MOD-010, unknown to a model.
+            NumericalError: E-VAL-004, no contrast.
+        """
+        refuse_small(image, "the target")
+        refuse_flat(image)
+        for player in (self.registration, self.fusion):
+            if isinstance(player, Model):
+                admitted(player, image, "fixed")
 
     def alignments(self, case: Case) -> dict[str, Job]:
         """Of every atlas; none where a model needs none and nothing is chosen by likeness."""

@@ -158,12 +158,7 @@ def check_pair(fixed: Image, moving: Image) -> None:
         InputError: E-GEO-019, too few voxels, or two dimensions.
     """
     for side, image in (("fixed", fixed), ("moving", moving)):
-        longest = sorted(image.grid.shape)[-2:]
-        if longest[0] < LEAST_VOXELS:
-            shape = " x ".join(map(str, image.grid.shape))
-            raise InputError(
-                "E-GEO-019", f"{shape} voxels", file=image.name or side, expected=f"{LEAST_VOXELS} along two axes"
-            )
+        refuse_small(image, side)
     if fixed.grid.ndim != moving.grid.ndim:
         raise InputError(
             "E-GEO-019",
@@ -176,6 +171,18 @@ def check_pair(fixed: Image, moving: Image) -> None:
     for image in (fixed, moving):
         if float(np.linalg.norm(image.grid.centre)) > 2000:
             warn("W-GEO-012", "the image lies more than 2 m from the origin", file=image.name or None)
+
+
+def refuse_small(image: Image, called: str) -> None:
+    """Refuse an image of too few voxels to be registered, ``called`` so where it has no name.
+
+    Raises:
+        InputError: E-GEO-019.
+    """
+    if sorted(image.grid.shape)[-2] < LEAST_VOXELS:
+        shape = " x ".join(map(str, image.grid.shape))
+        expected = f"{LEAST_VOXELS} along two axes"
+        raise InputError("E-GEO-019", f"{shape} voxels", file=image.name or called, expected=expected)
 
 
 def _volume(image: Image, mask: Mask | str | Path | None, policy: ReadPolicy | None) -> Volume:
