@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ STILL = {"control_mm": 12.0, "smoothness_mm": 3.0}
 
 def cohort(folder: Path, cases: int = 4, modalities: tuple[str, ...] = ("t1", "t2"), radius: float = 10.0) -> Path:
     """Ramps of intensity with a ball (1) whose upper half is 2; the last case for test."""
+    folder.mkdir(exist_ok=True)
     ramp = torch.linspace(100, 560, GRID.shape[0]).view(-1, 1, 1).expand(GRID.shape).clone()
     away = GRID.to_world(GRID.voxels()) - GRID.centre
     ball = (np.linalg.norm(away, axis=1) < radius).reshape(GRID.shape).astype(np.int32)
@@ -133,6 +135,22 @@ def test_a_dice_decides_the_magnitude_by_training_cases_alone(source: Path, tmp_
 def test_labels_by_themselves_are_harder_than_as_one(source: Path) -> None:
     together = population_of(source, dice=0.85, judged=(1, 2), **STILL).magnitude_mm
     assert population_of(source, dice=0.85, **STILL).magnitude_mm < together
+
+
+def test_of_each_subject_the_middle_session_is_judged(tmp_path: Path) -> None:
+    """The balls of the other sessions are small and would overlap less."""
+    small, large = cohort(tmp_path / "small", 2, radius=5.0), cohort(tmp_path / "large", 4)
+    scans = [
+        replace(scan, case=f"s_ses-{place}")
+        for place, folder in enumerate((small, large, small))
+        for scan in read_cohort(folder).scans
+        if scan.case == "case0"
+    ]
+    write_cohort(Cohort(tmp_path, tuple(scans)), tmp_path)
+    asked = {"dice": 0.85, "judged": (1, 2), **STILL}
+    found = population_of(tmp_path, **asked)
+    assert [aligned.deformed.case for aligned, _ in found._judged] == ["s_ses-1"]
+    assert found.found()["dice"] == pytest.approx(0.85, abs=0.02)
 
 
 def test_cases_without_a_partner_are_left_out(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from anamorph.networks.translator import Translator
+from anamorph.networks.translator import Translator, Upsampling
 
 
 def size(module: torch.nn.Module) -> int:
@@ -38,7 +38,13 @@ def literal(net: Translator, x: Tensor, outer: int = 3) -> Tensor:
         y = normalised(convolve(bordered(x, 1), weights[f"blocks.{i}.first.weight"])).clamp_min(0)
         x = x + normalised(convolve(bordered(y, 1), weights[f"blocks.{i}.second.weight"]))
     for i in range(2):
-        x = normalised(back(x, weights[f"up.{i}.weight"], stride=2, padding=1, output_padding=1)).clamp_min(0)
+        if f"up.{i}.weight" in weights:
+            x = back(x, weights[f"up.{i}.weight"], stride=2, padding=1, output_padding=1)
+        else:
+            for axis in range(2, x.ndim):
+                x = x.repeat_interleave(2, axis)
+            x = convolve(bordered(x, 1), weights[f"up.{i}.convolution.weight"])
+        x = normalised(x).clamp_min(0)
     return convolve(bordered(x, outer), weights["last.weight"], weights["last.bias"]).tanh()
 
 
@@ -60,10 +66,11 @@ def test_in_two_dimensions_it_is_that_of_cyclegan() -> None:
     assert size(net) == 2 * (49 * 3 * 64) + 3 + 2 * 9 * (64 * 128 + 128 * 256) + 18 * 9 * 256 * 256
 
 
+@pytest.mark.parametrize("upsampling", ["transposed", "resize"])
 @pytest.mark.parametrize("shape", [(8, 12), (8, 4, 12)])
-def test_layer_by_layer(shape: tuple[int, ...], device: torch.device) -> None:
+def test_layer_by_layer(shape: tuple[int, ...], upsampling: Upsampling, device: torch.device) -> None:
     torch.manual_seed(0)
-    net = Translator(len(shape), 2, features=3, blocks=2).to(device).eval()
+    net = Translator(len(shape), 2, features=3, blocks=2, upsampling=upsampling).to(device).eval()
     image = torch.rand(2, 2, *shape, device=device) * 2 - 1
     torch.testing.assert_close(net(image), literal(net, image), rtol=1e-4, atol=1e-5)
 
@@ -124,3 +131,16 @@ def test_smaller_kernels_at_both_ends(kernel: int) -> None:
     image = torch.rand(2, 1, 12, 8) * 2 - 1
     with torch.no_grad():
         torch.testing.assert_close(net(image), literal(net, image, kernel // 2), atol=1e-4, rtol=0)
+
+
+def test_only_transposed_convolutions_make_a_chequered_pattern_of_a_uniform_image() -> None:
+    """Weights as drawn: what comes out in the middle of an even image is even, or alternates."""
+    spread = {}
+    for upsampling in ("transposed", "resize"):
+        torch.manual_seed(0)
+        net = Translator(2, 1, features=4, blocks=1, dropout=0.0, upsampling=upsampling).eval()
+        coarse = torch.rand(1, 16, 1, 1).expand(1, 16, 8, 8)
+        with torch.no_grad():
+            spread[upsampling] = float(net.up[0](coarse)[..., 4:12, 4:12].std((2, 3)).mean())
+    assert spread["resize"] < 1e-6
+    assert spread["transposed"] > 1e-2

@@ -34,7 +34,7 @@ from anamorph.methods.both_ways import OTHER, SIDES, Side
 from anamorph.methods.registration import Count, Positive
 from anamorph.methods.schedule import Schedule
 from anamorph.networks.discriminator import PatchDiscriminator
-from anamorph.networks.translator import Translator
+from anamorph.networks.translator import Translator, Upsampling
 from anamorph.types import ImageBatch
 
 DISCRIMINATOR, GENERATOR = "discriminator", "generator"
@@ -68,6 +68,9 @@ class TranslationSettings(MethodSettings):
     """Share of features that each of them leaves out in training."""
     kernel: Literal[3, 5, 7] = 7
     """Voxels an axis of the translators' first and last convolution."""
+    upsampling: Upsampling = "transposed"
+    """Of the translators. transposed: convolutions, as in the releases; they leave a chequered pattern, which fields
+    can hide by moving images by half a voxel. resize: by the nearest voxel, then a convolution; ours."""
     discriminator_features: Count = 64
     """Of the first layer of the discriminators."""
     discriminator_layers: Count = 3
@@ -117,7 +120,7 @@ class Translation(Method):
         super().__init__(settings, domain)
         self.translation = settings
         self.modalities: dict[Side, str] = {"fixed": domain.modalities[0], "moving": domain.modalities[:2][-1]}
-        size = settings.features, settings.blocks, settings.dropout, settings.kernel
+        size = settings.features, settings.blocks, settings.dropout, settings.kernel, settings.upsampling
         self.translators = nn.ModuleDict(
             {side: Translator(domain.ndim, domain.channels, *size) for side in self.targets}
         )

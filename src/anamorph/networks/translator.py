@@ -3,7 +3,7 @@
     first     ``kernel``, k7                       ``features``
     down      2 convolutions k3, stride 2          doubled each time
     blocks    y = x + f(x)                         f: k3, ReLU, dropout, k3
-    up        2 transposed convolutions k3, x2     halved each time
+    up        2 transposed convolutions k3, x2     halved each time; ``resize``: x2 by the nearest voxel, then k3
     last      ``kernel``, k7, tanh                 channels
 
 Instance normalisation without parameters follows each convolution but the last, and ReLU follows it, but at the end of
@@ -16,6 +16,7 @@ Sources: J.-Y. Zhu et al. (2017), CycleGAN, doi:10.1109/ICCV.2017.244; CycleGAN'
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -31,6 +32,7 @@ SCALES = 2
 """How often images are halved."""
 
 Features = Float[Tensor, "batch features *spatial"]
+Upsampling = Literal["transposed", "resize"]
 
 
 class Translator(nn.Module):
@@ -43,10 +45,18 @@ class Translator(nn.Module):
         blocks: at a quarter of it.
         dropout: share of the features that a block leaves out in training.
         kernel: size of the first and the last convolution, odd.
+        upsampling: how images are doubled; see the module.
     """
 
     def __init__(
-        self, ndim: int, channels: int, features: int = 64, blocks: int = 9, dropout: float = 0.5, kernel: int = 7
+        self,
+        ndim: int,
+        channels: int,
+        features: int = 64,
+        blocks: int = 9,
+        dropout: float = 0.5,
+        kernel: int = 7,
+        upsampling: Upsampling = "transposed",
     ) -> None:
         super().__init__()
         convolution = Conv3d if ndim == 3 else nn.Conv2d
@@ -60,7 +70,9 @@ class Translator(nn.Module):
         )
         self.blocks = nn.ModuleList(ResidualBlock(ndim, widths[-1], dropout) for _ in range(blocks))
         self.up = nn.ModuleList(
-            transposed(coarse, fine, 3, stride=2, padding=1, output_padding=1, bias=False)
+            Doubling(ndim, coarse, fine)
+            if upsampling == "resize"
+            else transposed(coarse, fine, 3, stride=2, padding=1, output_padding=1, bias=False)
             for coarse, fine in pairwise(reversed(widths))
         )
         self.last = convolution(features, channels, kernel)
@@ -75,6 +87,22 @@ class Translator(nn.Module):
         for up in self.up:
             x = _activated(up(x))
         return crop_to(torch.tanh(self.last(continued(x, self.margin))), image.shape[2:]).to(image.dtype)
+
+
+class Doubling(nn.Module):
+    """Each voxel twice along every axis, then a convolution k3; arguments as there, ``coarse`` to ``fine`` features.
+
+    Transposed convolutions weigh neighbouring voxels by different weights, and leave a chequered pattern: A. Odena,
+    V. Dumoulin, C. Olah (2016), Deconvolution and checkerboard artifacts, doi:10.23915/distill.00003.
+    """
+
+    def __init__(self, ndim: int, coarse: int, fine: int) -> None:
+        super().__init__()
+        self.convolution = (Conv3d if ndim == 3 else nn.Conv2d)(coarse, fine, 3, bias=False)
+
+    def forward(self, x: Features) -> Float[Tensor, "batch fine *doubled"]:
+        """B coarse I J (K) to B fine 2I 2J (2K)."""
+        return self.convolution(continued(functional.interpolate(x, scale_factor=2, mode="nearest"), 1))
 
 
 class ResidualBlock(nn.Module):

@@ -7,8 +7,8 @@ far its images are from those of the other side, and any other, or one that lear
 objective.
 
 Translated images are compared with the pair's other image after the method's own registration, or as they lie where it
-has none: then what the pair is askew stays in the number, the same in every epoch. Of pairs of two subjects it would
-mean nothing, and the objective decides.
+has none: then what the pair is askew stays in the number, which so prefers blurred images. Of pairs of two subjects it
+would mean nothing, and the objective decides.
 """
 
 from __future__ import annotations

@@ -15,12 +15,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.optimize import root_scalar
 
-from anamorph.data.cohort import Scan, Split
+from anamorph.data.cohort import Scan, Split, subject_of
 from anamorph.data.cohort_files import read_cohort
 from anamorph.data.files import read_labels
 from anamorph.data.image import Labelmap
@@ -130,18 +131,27 @@ class Deformed(Phantom[DeformedOptions]):
 
     @cached_property
     def _judged(self) -> list[tuple[Aligned, Labelmap]]:
-        """Training cases with labels to judge by, those of one structure as 1."""
-        found, most = [], self.options.judged_cases or JUDGED_CASES
+        """Training cases with labels to judge by, those of one structure as 1.
+
+        One of each subject, the middle one: of its slices that through what was sliced for, as where slices are held
+        back.
+        """
+        sessions: dict[str, list[tuple[Aligned, Path]]] = {}
         for aligned in self.cases:
             scan = aligned.deformed
-            if scan.split != "train" or scan.labels is None or len(found) == most:
-                continue
-            labels = read_labels(scan.labels)
+            if scan.split == "train" and scan.labels is not None:
+                sessions.setdefault(subject_of(scan.case), []).append((aligned, scan.labels))
+        found: list[tuple[Aligned, Labelmap]] = []
+        for of_subject in sessions.values():
+            aligned, path = of_subject[len(of_subject) // 2]
+            labels = read_labels(path)
             data = labels.data.to(torch.int32)
             if self.options.judged:
                 data = torch.isin(data, torch.tensor(self.options.judged)).to(torch.int32)
             if bool((data > 0).any()):
                 found.append((aligned, Labelmap(data, labels.grid)))
+            if len(found) == (self.options.judged_cases or JUDGED_CASES):
+                break
         if not found:
             which = f" {', '.join(map(str, self.options.judged))}" if self.options.judged else ""
             problem = f"no training case whose {self.modality} has labels{which}"
