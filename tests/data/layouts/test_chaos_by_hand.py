@@ -184,6 +184,34 @@ def test_the_image_tells_which_slice_is_the_highest(upwards: bool, tmp_path: Pat
         stacked(ground, file, "mr")
 
 
+def test_slices_are_read_as_they_come(tmp_path: Path) -> None:
+    """Those of the MR fit one way, and are told for both phases; of an even image nothing tells which way is up."""
+    place = tmp_path / "MR" / "7" / "T1DUAL"
+    place.mkdir(parents=True)
+    values = np.random.default_rng(0).normal(100, 30, (4, 5, 4))
+    values[LIVER[0], LIVER[1]] = 60
+    ground = slices(place / "Ground")
+    Picture.fromarray(np.full((5, 4), 252, np.uint8)).save(ground / "IMG-0004-00012.png")
+    values[:, :, 0] = 20
+    for phase in ("InPhase", "OutPhase"):
+        file = place / "DICOM_anon" / phase / "mr.nii.gz"
+        file.parent.mkdir(parents=True)
+        nib.Nifti1Image(values.astype(np.float32), np.diag([-1.0, -1.0, 1.0, 1.0])).to_filename(file)
+    cohort = LAYOUTS["chaos"](tmp_path, tmp_path / "out")
+    assert [scan.labels and scan.labels.name for scan in cohort.scans] == ["mr07_t1_in.nii.gz", "mr07_t1_out.nii.gz"]
+    for scan in cohort.scans:
+        assert scan.labels is not None
+        found = read_labels(scan.labels).data.numpy()
+        assert (found[:, :, 0] == 4).all()
+        assert (found[LIVER[0], LIVER[1], 1:] == 1).all()
+    image(place / "DICOM_anon" / "InPhase" / "mr.nii.gz", np.diag([-1.0, -1.0, 1.0, 1.0]))
+    with pytest.warns(
+        AnamorphWarning, match=r"W-COH-039: Ground: labels of mr07_t1_in are left out: E-COH-033.*upside"
+    ):
+        cohort = LAYOUTS["chaos"](tmp_path, tmp_path / "other")
+    assert [scan.labels is None for scan in cohort.scans] == [True, False]
+
+
 # -- labels beside their images ----------------------------------------------------------------------------------------
 
 

@@ -13,8 +13,9 @@ file                                               becomes
 =================================================  ==================================================================
 
 The download has a folder of DICOM slices where the image is expected, and PNG slices where the labels are. DICOM is not
-read: each folder ``DICOM_anon``, ``InPhase`` and ``OutPhase`` is converted by dcm2niix into itself, and ``stacked``
-puts the slices of a folder ``Ground`` onto the image so made. A CT and an MR of one number are not of one person.
+read: each folder ``DICOM_anon``, ``InPhase`` and ``OutPhase`` is converted by dcm2niix into itself. Slices of a folder
+``Ground`` without a volume are put onto the image so made (``stacked``). A CT and an MR of one number are not of one
+person.
 
 Labels belong to the images of their sequence voxel by voxel, but not all of them lie where their image does once both
 are converted (users name the MR of 21, 22 and 33; two phases share labels, and need not share a header). Such labels
@@ -59,7 +60,7 @@ def read_layout(folder: Path, out: Path | None = None) -> Cohort:
 
     Args:
         folder: with the folders above, anywhere below it.
-        out: where ``labels`` that lie beside their image are written on its grid; they are left out if absent.
+        out: where ``labels`` are written that come in slices, or lie beside their image; they are left out if absent.
 
     Raises:
         InputError: E-COH-033, no such folders, several volumes in one, labels of other values than 1 to 4; E-FMT-008,
@@ -67,7 +68,7 @@ def read_layout(folder: Path, out: Path | None = None) -> Cohort:
 
     Warns:
         W-COH-038: images that are still DICOM, left out. W-COH-039: labels that lie beside their image, written anew
-            or left out.
+            or left out, and slices that fit no image, left out.
     """
     folder = folder.resolve()
     scans: list[Scan] = []
@@ -80,7 +81,11 @@ def read_layout(folder: Path, out: Path | None = None) -> Cohort:
         sequence = next(above for above in place.parents if (above / DICOM).is_dir())
         labels = _volume(sequence / GROUND)
         scan = Scan(case, modality, image, labels, split="test" if TEST in place.parts else "train")
-        scans.append(scan if labels is None else _in_place(scan, labels, out))
+        if labels is not None:
+            scan = _in_place(scan, labels, out)
+        elif out is not None and any((sequence / GROUND).glob("*.png")):
+            scan = _from_slices(scan, sequence / GROUND, out)
+        scans.append(scan)
     if not scans and not unconverted:
         raise _refused(folder, f"no folder {DICOM}", f"CT/5/{DICOM}, MR/5/T2SPIR/{DICOM} and the like")
     found = f"{len(unconverted)} folders of DICOM without a volume: {listed(unconverted)}"
@@ -173,10 +178,26 @@ def _in_place(scan: Scan, file: Path, out: Path | None) -> Scan:
     if out is None or values.shape != grid.shape:
         warn("W-COH-039", f"{found}; left out", file=file)
         return replace(scan, labels=None)
+    scan = _labelled(scan, Labelmap.from_array(values, grid.affine, LABEL_NAMES), out)
+    warn("W-COH-039", f"{found}; written on its grid, voxel by voxel", file=file)
+    return scan
+
+
+def _from_slices(scan: Scan, ground: Path, out: Path) -> Scan:
+    """A scan with the labels of its slices, or without any where they do not fit it."""
+    try:
+        labels = stacked(ground, scan.image, "ct" if scan.modality == "ct" else "mr")
+    except InputError as error:
+        warn("W-COH-039", f"labels of {scan.name} are left out: {error}", file=ground)
+        return scan
+    return _labelled(scan, labels, out)
+
+
+def _labelled(scan: Scan, labels: Labelmap, out: Path) -> Scan:
+    """The scan with labels in a file of its own."""
     path = out / "labels" / f"{scan.name}.nii.gz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write(Labelmap.from_array(values, grid.affine, LABEL_NAMES), path)
-    warn("W-COH-039", f"{found}; written on its grid, voxel by voxel", file=file)
+    write(labels, path)
     return replace(scan, labels=path)
 
 
