@@ -122,3 +122,4 @@ def test_what_cannot_be_one_evaluation(
     assert ended.code == 2
     assert "E-EVA-016" in ended.err
     assert words in " ".join(ended.err.split())
+    assert ("evaluate them one by one" in ended.err) == (";" in words)

@@ -93,6 +93,7 @@ def test_without_a_truth_there_is_nothing_to_score(
     ended = anamorph("translate", scan[1], "--model", model, "--modality", "ct", "--out", out)
     assert ended.code == 0, ended.err
     assert not (out / "scores.csv").exists()
+    assert "Metric" not in ended.out
     assert read(out / "translation.nii.gz").data.max() <= 100
     page = (out / "report.html").read_text()
     assert '<section id="translation">' in page

@@ -138,7 +138,8 @@ def _task_of(request: EvaluateRequest, models: Mapping[str, Model]) -> Task:
             return task
     found = "; ".join(f"{name} can {' and '.join(tasks)}" for name, tasks in able.items())
     expected = "methods of one task" if request.task is None else f"methods that {request.task}"
-    raise ConfigurationError("E-EVA-016", found, expected=expected, do="evaluate them one by one")
+    do = "evaluate them one by one" if len(able) > 1 else "choose another --task"
+    raise ConfigurationError("E-EVA-016", found, expected=expected, do=do)
 
 
 def cohort_of(path: Path) -> Cohort:

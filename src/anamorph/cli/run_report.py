@@ -69,8 +69,9 @@ def say_summary(verdict: Verdict, rows: Sequence[Mapping[str, Any]], run: Run, s
     screen.say()
     screen.say(verdict.headline, f"bold {TONES[verdict.tone]}")
     screen.say()
-    screen.say(score_table(rows))
-    screen.say()
+    if rows:
+        screen.say(score_table(rows))
+        screen.say()
     if run.warnings:
         screen.say(f"warnings: {len(run.warnings)}, above and in the report")
     if "kept" in run.facts:
