@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -13,7 +14,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from anamorph.data.image import Image, Landmarks
+from anamorph.data.image import Image, Landmarks, Mask
 from anamorph.data.transform_files import check_field_grid, read_transform, write_transform
 from anamorph.errors import (
     AnamorphWarning,
@@ -152,8 +153,11 @@ def test_points_and_voxels_outside_the_field(row: str):
         moved = warp(points, field, direction="fixed_to_moving")
     assert moved.points.tolist() == [[5, 5, 5], [10.4, 5, 5], [9.6, 4, 4]]
     image = Image(torch.ones(1, 10, 10, 10), grid)
-    with pytest.warns(AnamorphWarning, match=r"W-TRF-006: about \d+ % of the voxels"):
-        warp(image, field, grid.cropped((-5, 0, 0), (15, 10, 10)))
+    wider = grid.cropped((-5, 0, 0), (15, 10, 10))
+    with pytest.warns(AnamorphWarning, match=r"W-TRF-006: about \d+ % of the voxels") as told:
+        warp(replace(image, name="image.nii"), field, wider)
+        warp(Mask(torch.ones(10, 10, 10, dtype=torch.bool), grid, "mask.nii"), field, wider)
+    assert len({str(line.message) for line in told}) == 1  # a screen tells it once
 
 
 GRID = "2 2 2 0 0 0 1 1 1 1 0 0 0 1 0 0 0 1"
