@@ -15,7 +15,7 @@ from anamorph.methods.cocyclereg import CoCycleReg
 from anamorph.methods.cyclegan import CycleGAN, Pool
 from anamorph.methods.nemar import NeMAR
 from anamorph.methods.sepcyclereg import SepCycleReg
-from anamorph.methods.translation import DISCRIMINATOR, GENERATOR, Translation, initialise
+from anamorph.methods.translation import DISCRIMINATOR, GENERATOR, Translation, alternation, initialise
 from anamorph.methods.vmind import VMIND
 from anamorph.networks.translator import Translator
 from anamorph.spatial.field import jacobian_determinant
@@ -262,6 +262,17 @@ def test_health_of_players_that_are_known() -> None:
     assert found["fixed_change"] == 0  # it copies
     assert found["moving_change"] == pytest.approx(2 * images["fixed"].abs().mean().item())
     assert found["moving_contrast"] == pytest.approx((images["fixed"].std() / images["moving"].std()).item())
+    ratio = alternation(images["fixed"]) / alternation(images["moving"])
+    assert found["moving_alternation"] == pytest.approx(ratio.item())
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_alternation_is_the_amplitude_of_a_chequered_pattern(ndim: int) -> None:
+    sign = 1 - 2 * (torch.stack(torch.meshgrid(*[torch.arange(6)] * ndim, indexing="ij")).sum(0) % 2)
+    ramp = torch.arange(6.0).expand(6, *[6] * (ndim - 1))
+    assert alternation((0.3 * sign)[None, None]) == pytest.approx(0.3)
+    assert alternation((0.3 * sign + ramp)[None, None]) == pytest.approx(0.3)
+    assert alternation(ramp[None, None]) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_translator_that_collapsed_shows() -> None:

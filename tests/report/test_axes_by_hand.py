@@ -7,7 +7,7 @@ import math
 import pytest
 
 from anamorph.report.axes import Axis, axis_of, whole_numbers
-from anamorph.report.curves import MOST_POINTS, curve
+from anamorph.report.curves import MOST_POINTS, Line, curve, curves
 
 
 def test_a_linear_axis_holds_everything_with_a_little_room() -> None:
@@ -50,20 +50,29 @@ def test_epochs_are_whole() -> None:
 
 def test_a_curve_goes_through_its_values() -> None:
     found = curve("loss", {1: 4.0, 2: math.nan, 3: 2.0}, [1, 2, 3], kept=3)
-    points = [tuple(map(float, point.split(","))) for point in found.points.split()]
+    points = [tuple(map(float, point.split(","))) for point in found.lines[0].points.split()]
     assert [x for x, _ in points] == [0, 100]
     assert points[0][1] < points[1][1]  # a larger value is higher, and heights are counted from above
-    assert (found.mark, found.missing, found.last) == (100, 1, "2.00")
+    assert (found.mark, found.missing, found.lines[0].last) == (100, 1, "2.00")
     assert [text for _, text in found.x_ticks] == ["1", "2", "3"]
+
+
+def test_curves_of_one_chart_share_its_axis() -> None:
+    found = curves("answers", {"real": {1: 0.5, 2: 1.0}, "fake": {1: 0.5, 2: 0.0, 3: math.inf}}, [1, 2])
+    real, fake = ([float(point.split(",")[1]) for point in line.points.split()] for line in found.lines)
+    assert [(line.name, line.last) for line in found.lines] == [("real", "1.00"), ("fake", "0")]
+    assert real[0] == fake[0] == pytest.approx(50)
+    assert real[1] + fake[1] == pytest.approx(100)
+    assert found.missing == 1
 
 
 def test_a_long_curve_is_thinned_out_and_an_empty_one_is_empty() -> None:
     long = curve("loss", {epoch: 1 / epoch for epoch in range(1, 5001)}, range(1, 5001))
-    assert len(long.points.split()) == MOST_POINTS
-    assert long.points.startswith("0.00,")
-    assert long.last == "0.0002"
+    assert len(long.lines[0].points.split()) == MOST_POINTS
+    assert long.lines[0].points.startswith("0.00,")
+    assert long.lines[0].last == "0.0002"
     empty = curve("loss", {}, [1, 2])
-    assert (empty.points, empty.last, empty.mark) == ("", "", None)
+    assert (empty.lines, empty.mark) == ((Line("", "", ""),), None)
     single = curve("loss", {1: 3.0}, [1], kept=1)
-    assert single.points == "50.00,50.00"
+    assert single.lines[0].points == "50.00,50.00"
     assert single.mark == 50

@@ -80,10 +80,10 @@ def test_nothing_of_other_models(fitted) -> None:
 
 
 def test_the_objective_is_drawn_step_by_step(fitted) -> None:
-    line = objective(fitted())
-    assert line is not None
-    assert line.last == "1.50"
-    assert [text for _, text in line.x_ticks] == ["0", "1", "2"]
+    chart = objective(fitted())
+    assert chart is not None
+    assert [line.last for line in chart.lines] == ["1.50"]
+    assert [text for _, text in chart.x_ticks] == ["0", "1", "2"]
 
 
 def test_the_page_shows_it(fitted) -> None:

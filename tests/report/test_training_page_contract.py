@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anamorph.methods.translation import HEALTH
 from anamorph.report.training import MOST_SAMPLES, render_training, strip_of
 
 COLUMNS = (
@@ -148,3 +149,24 @@ def test_the_first_picture_above_the_last(tmp_path: Path) -> None:
     (tmp_path / "atlas_0020.png").write_bytes(b"nonsense")
     assert strip_of(tmp_path, "atlas") is None
     assert strip_of(tmp_path / "nowhere", "atlas") is None
+
+
+def test_the_players_of_a_translation_share_charts_under_the_names_of_their_modalities(folder: Path) -> None:
+    columns = [f"{side}_{what}" for side in ("fixed", "moving") for what in HEALTH]
+    names = ["epoch", "discriminator.fixed_real", "discriminator.fixed_fake", *(f"health.{name}" for name in columns)]
+    rows = [",".join(map(str, [epoch, 0.2, 0.3, *(0.1 * place for place in range(len(columns)))])) for epoch in (1, 2)]
+    (folder / "history.csv").write_text("\n".join([",".join(names), *rows]))
+    pairs = {"rule": "listed", "fixed_modality": "t1", "moving_modality": "t2"}
+    (folder / "run.json").write_text(json.dumps(RECORD | {"configuration": {"method": "nemar", "pairs": pairs}}))
+    html = render_training(folder)
+    text = text_of(html)
+    for words in (
+        "t1 images real 0.200 fake 0.300",
+        "answers, t1 real 0 fake 0.100",
+        "answers, t2 real 0.600 fake 0.700",
+        "distance, to t1 translation 0.200 true 0.300",
+        "contrast over real, to t2 1.00",
+    ):
+        assert words in text, words
+    assert html.count("<figure") == 1 + 2 * 4 + MOST_SAMPLES
+    assert html.count("<polyline") == 2 * (1 + len(HEALTH))

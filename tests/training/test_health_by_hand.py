@@ -7,15 +7,19 @@ import warnings
 import pytest
 
 from anamorph.errors import AnamorphWarning
+from anamorph.methods.both_ways import Side
 from anamorph.methods.translation import HEALTH
 from anamorph.training.health import warn_of_health
 
-WELL = {"answer_real": 0.6, "answer_fake": 0.4, "change": 0.5, "difference": 0.6, "contrast": 0.9}
+WELL = {"answer_real": 0.6, "answer_fake": 0.4, "change": 0.5, "difference": 0.6, "contrast": 0.9, "alternation": 1.1}
 ILL = {
     "W-TRN-020": {"contrast": 0.05},
     "W-TRN-021": {"change": 0.01},
     "W-TRN-022": {"answer_real": 0.97, "answer_fake": 0.03},
+    "W-TRN-023": {"alternation": 2.5},
 }
+
+MODALITIES: dict[Side, str] = {"fixed": "mr", "moving": "ct"}
 
 
 def rows_of(*states: str, side: str = "fixed") -> list[dict[str, str]]:
@@ -33,7 +37,7 @@ def told(rows: list[dict[str, str]]) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", AnamorphWarning)
         for end in range(1, len(rows) + 1):
-            warn_of_health(rows[:end])
+            warn_of_health(rows[:end], MODALITIES)
     return [str(one.message) for one in caught]
 
 
@@ -43,10 +47,10 @@ def test_the_names_are_those_of_the_methods() -> None:
 
 @pytest.mark.parametrize("code", list(ILL))
 @pytest.mark.parametrize("side", ["fixed", "moving"])
-def test_a_fault_that_stays_is_told_once(code: str, side: str) -> None:
+def test_a_fault_that_stays_is_told_once(code: str, side: Side) -> None:
     found = told(rows_of("well", code, "none", code, code, code, code, side=side))
     assert [line[:9] for line in found] == [code]
-    assert side in found[0]
+    assert MODALITIES[side] in found[0]
     assert told(rows_of(code, code, code, side=side)) == found
     assert len(told(rows_of(*[code] * 3, "well", *[code] * 3))) == 2
 

@@ -45,7 +45,7 @@ SCHEDULE = Schedule(epochs=800, learning_rate=1e-4, betas=(0.5, 0.999), weight_d
 TOLERANCE = 1e-3
 """Share of ``intensities`` by which images may lie beyond them."""
 
-HEALTH = ("answer_real", "answer_fake", "change", "difference", "contrast")
+HEALTH = ("answer_real", "answer_fake", "change", "difference", "contrast", "alternation")
 """What ``health`` tells of each target."""
 
 Images = Mapping[Side, ImageBatch]
@@ -206,6 +206,8 @@ class Translation(Method):
         ones as probabilities. ``SIDE_change``: mean distance of a translated image from what it was made of, in units
         of -1 to 1; near 0 where a translator only copies. ``SIDE_difference``: that of the other image of the pair.
         ``SIDE_contrast``: standard deviation of translated images over that of real ones; near 0 where it collapsed.
+        ``SIDE_alternation``: ``alternation`` of translated images over that of real ones; far above 1 where they are
+        chequered.
         """
 
         def answer(side: Side, shown: ImageBatch) -> Tensor:
@@ -223,6 +225,7 @@ class Translation(Method):
                 (translated - source).abs().mean(),
                 (real - source).abs().mean(),
                 translated.std() / real.std().clamp_min(1e-6),
+                alternation(translated) / alternation(real).clamp_min(1e-3),
             )
             found |= {f"{side}_{name}": float(value) for name, value in zip(HEALTH, values, strict=True)}
         return found
@@ -290,6 +293,19 @@ class Translation(Method):
             found = f"images of {least:.3g} to {most:.3g}, beyond what a generator that ends in tanh can answer"
             do = "clip a window or percentiles in plan.yaml, or set intensities to a range that holds them"
             raise ConfigurationError("E-MOD-025", found, expected=f"{low:g} to {high:g}", do=do)
+
+
+def alternation(images: ImageBatch) -> Float[Tensor, ""]:
+    """Amplitude of what changes its sign from voxel to voxel.
+
+    It is the root mean square of a quarter of the second differences along the axes, so that a pattern of +a and -a by
+    turns along all axes has a.
+
+    Args:
+        images: B C I J (K), of three voxels an axis at least.
+    """
+    axes = range(2, images.ndim)
+    return torch.stack([(images.diff(n=2, dim=axis) / 4).square().mean() for axis in axes]).mean().sqrt()
 
 
 def initialise(network: nn.Module, how: Initialisation) -> None:

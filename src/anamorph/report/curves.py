@@ -1,4 +1,4 @@
-"""Numbers over the epochs of a training, as lines in a chart."""
+"""Numbers over the epochs of a training, as lines in charts."""
 
 from __future__ import annotations
 
@@ -16,53 +16,78 @@ PERCENT = 100.0
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One quantity.
+class Line:
+    """One of the quantities of a chart.
 
     Args:
-        name: what it is.
+        name: what it is; empty where the chart's name says it.
         points: of an SVG polyline, 100 wide and 100 high.
-        x_ticks, y_ticks: (place in percent, text).
-        mark: where the kept weights are from, in percent; None where that is not known.
         last: the last value as text.
-        missing: epochs whose value is not finite.
     """
 
     name: str
     points: str
+    last: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A chart of one quantity, or of a few that are told apart best on one axis.
+
+    Args:
+        name: what it shows.
+        lines: in the order of their colours.
+        x_ticks, y_ticks: (place in percent, text).
+        mark: where the kept weights are from, in percent; None where that is not known.
+        missing: values that are not finite.
+    """
+
+    name: str
+    lines: tuple[Line, ...]
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
     mark: float | None
-    last: str
     missing: int = 0
 
 
 def curve(name: str, values: Mapping[int, float], epochs: Sequence[int], kept: int | None = None) -> Curve:
-    """The line of one quantity.
+    """The chart of one quantity; arguments of ``curves``, and its values by epoch."""
+    return curves(name, {"": values}, epochs, kept)
+
+
+def curves(
+    name: str, values: Mapping[str, Mapping[int, float]], epochs: Sequence[int], kept: int | None = None
+) -> Curve:
+    """The chart of a few quantities on one axis.
 
     Args:
-        name: what it is.
-        values: by epoch.
-        epochs: all of the run, so that curves share their axis.
+        name: what it shows.
+        values: of each quantity, by epoch.
+        epochs: all of the run, so that charts share their axis.
         kept: epoch of the kept weights.
     """
     first, last = min(epochs, default=1), max(epochs, default=1)
-    finite = {epoch: value for epoch, value in values.items() if math.isfinite(value)}
-    chosen = sorted(finite)
-    if len(chosen) > MOST_POINTS:
-        chosen = [chosen[place] for place in np.linspace(0, len(chosen) - 1, MOST_POINTS).astype(int)]
-    axis = axis_of(finite.values(), most_ticks=4)
+    finite = {
+        line: {epoch: value for epoch, value in sorted(own.items()) if math.isfinite(value)}
+        for line, own in values.items()
+    }
+    axis = axis_of([value for own in finite.values() for value in own.values()], most_ticks=4)
 
     def across(epoch: int) -> float:
         return PERCENT * (epoch - first) / (last - first) if last > first else PERCENT / 2
 
-    points = " ".join(f"{across(epoch):.2f},{PERCENT * (1 - axis.at(finite[epoch])):.2f}" for epoch in chosen)
+    def drawn(line: str, own: Mapping[int, float]) -> Line:
+        chosen = list(own)
+        if len(chosen) > MOST_POINTS:
+            chosen = [chosen[place] for place in np.linspace(0, len(chosen) - 1, MOST_POINTS).astype(int)]
+        points = " ".join(f"{across(epoch):.2f},{PERCENT * (1 - axis.at(own[epoch])):.2f}" for epoch in chosen)
+        return Line(line, points, format_value(own[chosen[-1]]) if chosen else "")
+
     return Curve(
         name,
-        points,
+        tuple(drawn(line, own) for line, own in finite.items()),
         tuple((across(tick), str(tick)) for tick in whole_numbers(first, last)),
         tuple((PERCENT * (1 - place), text) for place, text in axis.named),
         across(kept) if kept is not None and first <= kept <= last else None,
-        format_value(finite[chosen[-1]]) if chosen else "",
-        len(values) - len(finite),
+        sum(len(own) - len(finite[line]) for line, own in values.items()),
     )

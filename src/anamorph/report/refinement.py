@@ -49,8 +49,8 @@ def objective(inputs: ReportInputs) -> Curve | None:
     if not inputs.earlier_labels or len(losses) < 2:
         return None
     kept = min(range(len(losses)), key=losses.__getitem__)
-    line = curve("objective", dict(enumerate(losses)), range(len(losses)), kept)
-    return replace(line, last=format_value(losses[kept]))
+    chart = curve("objective", dict(enumerate(losses)), range(len(losses)), kept)
+    return replace(chart, lines=(replace(chart.lines[0], last=format_value(losses[kept])),))
 
 
 def _mean_dice(inputs: ReportInputs, labels: Volume) -> str:

@@ -7,13 +7,13 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from anamorph.report.curves import Curve, curve
+from anamorph.report.curves import Curve, curve, curves
 from anamorph.report.document import render_document
 from anamorph.report.tables import format_value, metric_title
 from anamorph.report.verdict import Tile, Tone
@@ -21,13 +21,16 @@ from anamorph.report.verdict import Tile, Tone
 STYLES = ("report.css", "charts.css", "training.css")
 COUNTERS = ("epoch", "step", "seconds", "waiting", "overflows")
 VALIDATION, HEALTH, RATE = "validation", "health", "rate"
-HEALTH_TITLES = {
-    "answer_real": "answer to real images",
-    "answer_fake": "answer to fake images",
-    "change": "what translation changes",
-    "difference": "what the images differ",
-    "contrast": "contrast of translated images",
+SIDES = ("fixed", "moving")
+HEALTH_CHARTS = {
+    "answer_real": ("answers, {of}", "real"),
+    "answer_fake": ("answers, {of}", "fake"),
+    "change": ("distance, to {of}", "translation"),
+    "difference": ("distance, to {of}", "true"),
+    "contrast": ("contrast over real, to {of}", ""),
+    "alternation": ("alternation over real, to {of}", ""),
 }
+"""What is measured -> the chart and the line's name there."""
 MOST_SAMPLES = 6
 MOST_SAMPLE_PIXELS = 40_000_000
 COLOURS_OF_STRIP = 96
@@ -51,7 +54,8 @@ def render_training(folder: Path) -> str:
     trained = _mapping(record.get("trained"))
     kept = trained.get("epoch_of_weights")
     configuration = _mapping(record.get("configuration"))
-    groups = list(_groups(history, kept if isinstance(kept, int) else None))
+    sides = _modalities(_mapping(configuration.get("pairs")))
+    groups = list(_groups(history, kept if isinstance(kept, int) else None, sides))
     samples, atlas = (pictures_of(folder / "samples", stem) for stem in ("epoch", "atlas"))
     status, tone = STATES.get(str(record.get("status")), ("No record of the run", "warn"))
     error, warnings = _mapping(record.get("error")), record.get("warnings")
@@ -70,7 +74,7 @@ def render_training(folder: Path) -> str:
         message=str(error.get("message", "")),
         tiles=list(_tiles(history, record, trained)),
         warnings=[str(line) for line in warnings] if isinstance(warnings, list) else [],
-        groups=[(_anchor(name), name, curves) for name, curves in groups],
+        groups=[(_anchor(name), name, charts) for name, charts in groups],
         atlas=list(reversed(atlas)),
         samples=samples,
         settings=list(_flat(configuration)),
@@ -107,16 +111,34 @@ def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _groups(history: Sequence[Mapping[str, float]], kept: int | None) -> Iterator[tuple[str, list[Curve]]]:
+def _modalities(pairs: Mapping[str, Any]) -> dict[str, str]:
+    """What the images of either side are called: by their modality, where pairs are of two."""
+    names = {side: pairs.get(f"{side}_modality") for side in SIDES}
+    known = len({name for name in names.values() if isinstance(name, str)}) == len(SIDES)
+    return {side: str(name) if known else side for side, name in names.items()}
+
+
+def _groups(
+    history: Sequence[Mapping[str, float]], kept: int | None, sides: Mapping[str, str]
+) -> Iterator[tuple[str, list[Curve]]]:
     """Validation, then each player's terms, then how adversaries stand, then rates, then time."""
     epochs = [int(row["epoch"]) for row in history]
     names = list(dict.fromkeys(name for row in history for name in row if name not in COUNTERS))
     players = dict.fromkeys(name.partition(".")[0] for name in names if "." in name)
     players.pop(HEALTH, None)
 
+    def values(name: str, scale: float = 1.0) -> dict[int, float]:
+        return {int(row["epoch"]): scale * row[name] for row in history if name in row}
+
     def of(name: str, title: str, mark: int | None = None, scale: float = 1.0) -> Curve:
-        values = {int(row["epoch"]): scale * row[name] for row in history if name in row}
-        return curve(title, values, epochs, mark)
+        return curve(title, values(name, scale), epochs, mark)
+
+    def together(lines: Iterable[tuple[str, str, str]]) -> list[Curve]:
+        """Charts of (chart, line, column)."""
+        charts: dict[str, dict[str, dict[int, float]]] = {}
+        for chart, line, name in lines:
+            charts.setdefault(chart, {})[line] = values(name)
+        return [curves(chart, of_chart, epochs) for chart, of_chart in charts.items()]
 
     for player in sorted(players, key=lambda player: player != VALIDATION):
         own = [name for name in names if name.startswith(f"{player}.") and name != f"{player}.{RATE}"]
@@ -124,21 +146,32 @@ def _groups(history: Sequence[Mapping[str, float]], kept: int | None) -> Iterato
             yield "Validation", [of(name, metric_title(name.partition(".")[2]), kept) for name in own]
         elif own:
             title = "Terms" if len(players.keys() - {VALIDATION}) == 1 else f"Terms of the {player}"
-            yield title, [of(name, name.partition(".")[2]) for name in own]
-    health = [name.partition(".")[2] for name in names if name.startswith(f"{HEALTH}.")]
+            yield title, together((*_term(name.partition(".")[2], sides), name) for name in own)
+    health = [name for name in names if name.startswith(f"{HEALTH}.")]
     if health:
-        sides = [name.partition("_") for name in health]
-        titles = [f"{HEALTH_TITLES.get(what, what)}, {side}" for side, _, what in sides]
-        yield "Adversaries", [of(f"{HEALTH}.{name}", title) for name, title in zip(health, titles, strict=True)]
+        yield "Adversaries", together((*_state(name.partition(".")[2], sides), name) for name in health)
     rates = [name for name in names if name.endswith(f".{RATE}")]
     if rates:
         single = len(rates) == 1
         yield "Learning rate", [of(name, "rate" if single else name.partition(".")[0]) for name in rates]
     if any("seconds" in row for row in history):
-        curves = [of("seconds", "seconds an epoch")]
+        charts = [of("seconds", "seconds an epoch")]
         if any("waiting" in row for row in history):
-            curves.append(of("waiting", "waiting for data, %", scale=100.0))
-        yield "Time", curves
+            charts.append(of("waiting", "waiting for data, %", scale=100.0))
+        yield "Time", charts
+
+
+def _term(name: str, sides: Mapping[str, str]) -> tuple[str, str]:
+    """Chart and line of a term: what a discriminator is shown goes into one chart a side."""
+    side, _, what = name.partition("_")
+    return (f"{sides[side]} images", what.replace("_", " ")) if side in sides and what else (name, "")
+
+
+def _state(name: str, sides: Mapping[str, str]) -> tuple[str, str]:
+    """Chart and line of a number of ``health``."""
+    side, _, what = name.partition("_")
+    chart, line = HEALTH_CHARTS.get(what, (f"{what}, {{of}}", ""))
+    return chart.format(of=sides.get(side, side)), line
 
 
 def _tiles(

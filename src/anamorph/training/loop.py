@@ -24,6 +24,7 @@ from anamorph.data.prepared import PreparedCohort
 from anamorph.errors import ConfigurationError, NumericalError, ResourceError, warn
 from anamorph.inference.model_folder import write_model
 from anamorph.methods.schedule import Augmentation
+from anamorph.methods.translation import Translation
 from anamorph.training.augmentation import augment
 from anamorph.training.checkpoint import Checkpoint, Checkpoints
 from anamorph.training.configuration import Machine, TrainingConfiguration
@@ -289,7 +290,8 @@ class Loop:
         state.epoch, state.sums, state.hooked = epoch, {}, False
         if self.history is not None:
             self.history.add(row)
-            warn_of_health(self.history.rows)
+            if isinstance(learner.method, Translation):
+                warn_of_health(self.history.rows, learner.method.modalities)
         self._save()
         self.listener.epoch(row, best)
 
