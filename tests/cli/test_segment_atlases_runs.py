@@ -118,6 +118,16 @@ def test_another_fusion_takes_the_registrations_over(
     assert json.loads((tmp_path / "out" / "run.json").read_text())["fusion"]["similarity"] == "lncc"
 
 
+def test_more_atlases_to_select_than_there_are_is_told(
+    target: Scan, atlases: Path, tmp_path: Path, anamorph: Run
+) -> None:
+    command = ["segment", target.image, "--atlases", atlases, "--out", tmp_path / "out", "--fusion", "majority"]
+    ended = anamorph(*command, "--select", "4")
+    assert ended.code == 0, ended.err
+    assert "W-ATL-009: atlases: 4 atlases are to be selected, and there are 3: all are taken" in ended.err
+    assert "W-ATL-009" not in anamorph(*command, "--select", "3", "--force").err
+
+
 def test_a_cohort_gets_a_folder_an_image_and_one_failure_does_not_stop_it_R16(
     target: Scan, atlases: Path, tmp_path: Path, anamorph: Run
 ) -> None:

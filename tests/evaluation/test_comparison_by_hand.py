@@ -167,6 +167,8 @@ def test_the_table_leads_with_what_is_usual_or_with_what_was_asked():
     assert leading(metrics=["dice"], labels=["spleen", "liver"]) == [("dice", "spleen"), ("dice", "liver")]
     assert {column.metric for column in compare(rows, metrics=["dice"]).columns} == {"dice", "dice_mean"}
     assert [column.label for column in compare(rows).by_label("dice")] == ["liver", "spleen"]
+    two_heads = scores("b", ramp(1.0), "inverse_consistency_mean_mm", unit="mm")
+    assert compare([*rows, *two_heads]).leading[-1].title == "Inverse consistency error"
     only = compare(scores("a", ramp(0.5), "jacobian_max"))
     assert [column.metric for column in only.leading] == ["jacobian_max"]
 

@@ -182,6 +182,27 @@ def test_weights_that_are_no_numbers_M06(folder: Path, value: float, refuses: Re
         read_model(folder, "cpu")
 
 
+ALIKE = {"mean": [[0.0] * 21], "spread": [[1.0] * 21], "largest": 1.0}
+
+
+@pytest.mark.parametrize(
+    "appearance",
+    [
+        {"mr": ALIKE},
+        {"ct": ALIKE | {"mean": [[0.0] * 20]}},
+        {"ct": ALIKE | {"mean": [[0.0] * 21] * 2}},
+        {"ct": ALIKE | {"spread": [[0.0] * 21]}},
+    ],
+    ids=["modality", "quantiles", "channels", "no-spread"],
+)
+def test_an_appearance_that_fits_no_image_is_refused_M05(folder: Path, appearance: Any, refuses: Refuses) -> None:
+    card_with(folder, appearance={"ct": ALIKE})
+    read_model(folder, "cpu")
+    card_with(folder, appearance=appearance)
+    with refuses("E-MOD-008", 3, folder, match=r"model.json: appearance"):
+        read_model(folder, "cpu")
+
+
 def test_an_unknown_method_is_refused_with_the_nearest_M05(folder: Path, refuses: Refuses) -> None:
     card_with(folder, method="tini")
     with refuses("E-MOD-007", 3, folder, match=r"'tini' is not known.*did you mean tiny\?"):

@@ -87,7 +87,10 @@ def test_a_lesion_that_is_lost_is_told_where_the_truth_is_known_P14(model: Model
 
 @pytest.mark.parametrize(
     ("modality", "code", "exit_code", "match"),
-    [("flair", "E-MOD-005", 3, "flair, expected one of t1, t2"), (None, "E-MOD-010", 2, "name it with --modality")],
+    [
+        ("flair", "E-MOD-005", 3, "head.nii.gz: modality flair, expected one of t1, t2"),
+        (None, "E-MOD-010", 2, "name it with --modality"),
+    ],
 )
 def test_modalities_that_a_model_does_not_translate_M05(
     model: Model, tmp_path: Path, refuses: Refuses, modality: str | None, code: str, exit_code: int, match: str

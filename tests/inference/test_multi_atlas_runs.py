@@ -286,6 +286,8 @@ def test_atlases_unknown_to_the_model_are_refused_before_anything_is_registered(
         segment(registration=model, atlases=strangers)
     with pytest.raises(InputError, match=r"E-MOD-005.*modality pet"):
         segment(registration=model, target=read(target.image, modality="pet"))
+    with pytest.raises(ConfigurationError, match=r"E-MOD-010: .*of the image is open.*name it with --modality$"):
+        segment(registration=model, target=read(target.image))
     assert placed == []
 
 

@@ -112,7 +112,7 @@ def test_which_modality(negative: Trained, plan: MakePlan) -> None:
     with pytest.raises(ConfigurationError, match=r"E-MOD-010.*mr, ct"):
         translate_with(both, ramp(0.0, 100.0))
     assert translate_with(one, ramp(0.0, 100.0)).image.modality == "ct"
-    with pytest.raises(InputError, match=r"E-MOD-005.*modality ct, expected mr"):
+    with pytest.raises(InputError, match=r"E-MOD-005: scan\.nii\.gz: modality ct, expected mr"):
         translate_with(one, ramp(-200.0, 300.0, "ct"))
     with pytest.raises(InputError, match=r"E-MOD-005.*modality pd"):
         translate_with(both, ramp(0.0, 100.0, "pd"))

@@ -36,7 +36,7 @@ def test_one_training_gives_both_directions(tmp_path: Path) -> None:
     measures = {"registration_dice", "backward_registration_dice", "translation_rmse"}
     assert {name.partition(".")[2] for name in history[0] if name.startswith("validation.")} == measures
     health = {name.partition(".")[2] for name in history[0] if name.startswith("health.")}
-    assert len(health) == 10
+    assert len(health) == 12
     assert {"fixed_contrast", "moving_answer_fake"} <= health
     page = render_training(tmp_path / "run")
     assert page.index("Terms of the discriminator") < page.index("answer to real images, moving")

@@ -27,12 +27,15 @@ def inputs_of(shape: tuple[int, ...], truth: bool, kind: str = "translation", **
 def test_a_column_an_image_and_a_row_a_plane(ndim: str) -> None:
     sheet = draw_translation(inputs_of(SHAPES[ndim], truth=True))
     assert sheet is not None
-    assert [text for _, text in sheet.heads] == ["Image", "Translation", "True image", "Error, up to 0.25"]
+    assert [text for _, text in sheet.heads] == ["Image", "Translation", "True image", "Error"]
     assert len(sheet.panels) == 4 * (1 if ndim == "2d" else 3)
     assert [text[:5] for _, text in sheet.rows] == ([] if ndim == "2d" else ["Axial", "Coron", "Sagit"])
+    below_errors = [(sheet.panels[3].x, ("0", "0.250"))]
+    assert [(bar.x, bar.ends) for bar in sheet.bars] == below_errors * (1 if ndim == "2d" else 3)
     without = draw_translation(inputs_of(SHAPES[ndim], truth=False))
     assert without is not None
     assert [text for _, text in without.heads] == ["Image", "Translation"]
+    assert without.bars == ()
 
 
 def test_nothing_is_drawn_of_anything_else() -> None:

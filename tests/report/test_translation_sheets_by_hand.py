@@ -8,7 +8,7 @@ import pytest
 from anamorph.evaluation.comparison import compare
 from anamorph.evaluation.scores import Score
 from anamorph.report.experiment_html import sheet_file
-from anamorph.report.sheet import View, draw_sheet, telling_plane
+from anamorph.report.sheet import BAR, View, draw_sheet, telling_plane
 from anamorph.report.translation_sheets import ERRORS, TranslatedCase, largest_error, sheet_of_translations
 
 SHAPE = (24, 20, 16)
@@ -32,14 +32,17 @@ def test_two_rows_a_case(ndim: int) -> None:
     assert [text for _, text in sheet.heads] == ["image", "true", "plain", "ours"]
     assert [text for _, text in sheet.rows] == [
         "best: y (numbers: RMSE)",
-        "distance from the true image, blue 0 to red 0.125",
+        "distance from the true image",
         "worst: x (numbers: RMSE)",
-        "distance from the true image, blue 0 to red 0.500",
+        "distance from the true image",
     ]
     assert len(sheet.panels) == 3 + 1 + 4 + 2  # plain failed on y, and the first two columns have no error
     assert [panel.caption for panel in sheet.panels if panel.caption] == ["0.125", "0.500", "0.250"]
     first, second = (panel.x for panel in sheet.panels[-2:])
     assert (first, second) == tuple(panel.x for panel in sheet.panels[-4:-2])  # errors stand below what they are of
+    assert [bar.ends for bar in sheet.bars] == [("0", "0.125"), ("0", "0.500")]
+    for bar, row in zip(sheet.bars, (3, 7), strict=True):  # below the first error of a case, and above the next case
+        assert sheet.panels[row].y + sheet.panels[row].height < bar.y < bar.y + BAR <= sheet.height
     assert "<svg" in sheet_file(sheet)
 
 

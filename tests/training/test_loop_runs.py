@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -103,6 +104,23 @@ def test_the_card_tells_how_the_model_was_trained(trained, tmp_path: Path) -> No
     assert card.spacings == {"ct": ((2.0, 3.0), (2.0, 3.0)), "mr": ((2.0, 3.0), (2.0, 3.0))}
     assert (card.trained["items"], card.trained["steps"], card.trained["epochs"]) == (5, 9, 3)
     assert set(card.scores) == {"registration_dice"}
+
+
+def test_the_card_tells_what_the_images_of_each_modality_look_like(trained, tmp_path: Path) -> None:
+    """Discs of 0.8 on 0.2, and of 0.3 on 0.7; a training that is resumed says the same, one modality alone nothing."""
+    trained("align", "whole")
+    whole = read_card(tmp_path / "whole" / "model").appearance
+    assert set(whole) == {"ct", "mr"}
+    ct, mr = (np.array(whole[name].mean[0]) for name in ("ct", "mr"))
+    assert 0.15 < np.median(ct) < 0.3
+    assert 0.75 < ct.max() < 0.95
+    assert 0.65 < np.median(mr) < 0.75
+    assert all(0.5 < seen.largest < 3.0 for seen in whole.values())
+    trained("align", "part", schedule={"epochs": 1})
+    trained("align", "part", schedule={"epochs": 3}, resume=True)
+    assert read_card(tmp_path / "part" / "model").appearance == whole
+    trained("segment", "one", modality="ct")
+    assert read_card(tmp_path / "one" / "model").appearance == {}
 
 
 def test_the_weights_that_validated_best_are_kept(trained, tmp_path: Path, monkeypatch) -> None:

@@ -1,4 +1,4 @@
-"""Pictures: panels where they belong, labels in colour, the grid pulled as the image is."""
+"""Pictures: panels where they belong, labels outlined in colour, the grid pulled as the image is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anamorph.training.samples import GAP, SIDE, TITLE, draw_sample
+from anamorph.training.samples import COLOURS, GAP, SIDE, TITLE, draw_sample
 
 
 def drawn(sample: dict[str, Any], tmp_path: Path) -> np.ndarray:
@@ -38,16 +38,38 @@ def test_up_is_the_second_axis_and_left_the_first(tmp_path: Path) -> None:
     assert shown[10, -10].max() < 50
 
 
-def test_labels_are_tints_of_their_own(tmp_path: Path) -> None:
+def test_labels_are_outlines_in_colours_of_their_own(tmp_path: Path) -> None:
+    """Within them the image is what it is without."""
     image = np.tile(np.linspace(0, 1, 20, dtype=np.float32), (1, 20, 1))
     labels = np.zeros((1, 20, 20), np.int64)
-    labels[0, :10, 8:12], labels[0, 10:, 8:12] = 1, 2
+    labels[0, :10, 8:12], labels[0, 10:, 8:12], labels[0, 3, 2] = 1, 2, 3
     pixels = drawn({"image": image, "labels": labels, "prediction": labels[0]}, tmp_path)
-    plain, truth, found = (panel(pixels, column)[SIDE // 2] for column in range(3))
-    assert np.abs(plain[:, 0] - plain[:, 2]).max() == 0
-    assert truth[-20, 0] > truth[-20, 2]
-    assert truth[20, 2] > truth[20, 0]
+    plain, truth, found = (panel(pixels, column) for column in range(3))
+    assert np.abs(plain[..., 0] - plain[..., 2]).max() == 0
+    voxel, left, right = SIDE // 20, SIDE // 4, 3 * SIDE // 4
+    top, bottom = 8 * voxel, 12 * voxel - 1
+    for y in (top, bottom):
+        assert tuple(truth[y, right]) == COLOURS[0]
+        assert tuple(truth[y, left]) == COLOURS[1]
+    assert np.array_equal(truth[top + 1 : bottom, left], plain[top + 1 : bottom, left])
+    assert (truth == COLOURS[2]).all(-1).any()  # a single voxel
     assert np.array_equal(truth, found)
+
+
+def test_every_image_of_a_pair_has_its_labels(tmp_path: Path) -> None:
+    """A translated image those of what it was made of; the grid none."""
+    names = ("fixed", "moving", "warped", "moving_translated", "fixed_translated")
+    sample: dict[str, Any] = {name: np.zeros((1, 20, 20), np.float32) for name in names}
+    for label, side in enumerate(("fixed", "moving", "warped"), 1):
+        sample[f"{side}_labels"] = np.zeros((1, 20, 20), np.int64)
+        sample[f"{side}_labels"][0, 5:15, 5:15] = label
+    sample["displacement"] = np.zeros((2, 20, 20), np.float32)
+    pixels = drawn(sample, tmp_path)
+    shown = [
+        {label for label in (1, 2, 3) if (panel(pixels, column) == COLOURS[label - 1]).all(-1).any()}
+        for column in range(6)
+    ]
+    assert shown == [{1}, {2}, {3}, set(), {2}, {1}]
 
 
 def test_a_pair_has_four_panels_and_three_dimensions_three_rows(tmp_path: Path) -> None:
@@ -90,8 +112,10 @@ def test_an_atlas_is_its_image_its_labels_and_their_share(tmp_path: Path) -> Non
     assert pixels.shape[1] == GAP + 3 * (SIDE + GAP)
     plain, coloured, foreground = (panel(pixels, column) for column in range(3))
     assert np.abs(plain[..., 0] - plain[..., 2]).max() == 0
-    assert coloured[SIDE // 2, SIDE // 2, 0] > coloured[SIDE // 2, SIDE // 2, 2] + 30
-    assert np.array_equal(coloured[10, 10], plain[10, 10])
+    line = (coloured != plain).any(-1)
+    assert (coloured[line] == COLOURS[0]).all()
+    assert line.any(0).sum() == line.any(1).sum() == SIDE // 2
+    assert not line[SIDE // 2, SIDE // 2]
     assert (foreground[:, : SIDE // 2 - 20] < 20).all()
     assert (foreground[:, SIDE // 2 + 20 :] > 235).all()
 

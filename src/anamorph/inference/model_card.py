@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, ValidationError, model_validator
 
 from anamorph.data.cohort import PairRule
 from anamorph.data.plan import PLAN_VERSION, Plan
@@ -19,6 +19,8 @@ from anamorph.errors import ConfigurationError, InputError
 CARD_VERSION = 1
 WEIGHTS, CARD = "model.safetensors", "model.json"
 MOST_CARD_BYTES = 1 << 24
+QUANTILES = 21
+"""Of a channel, that tell what its values look like."""
 
 INTENDED_USE = "Research only; not a medical device, and not for decisions about patients."
 
@@ -34,6 +36,19 @@ class TrainedPairs(BaseModel):
     """Of every fixed image; any if absent."""
     moving_modality: str | None = None
     """Of every moving image; any if absent."""
+
+
+class Appearance(BaseModel):
+    """What the prepared images of one modality looked like in training: evenly spaced quantiles of each channel."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    mean: tuple[Annotated[tuple[float, ...], Field(min_length=QUANTILES, max_length=QUANTILES)], ...]
+    """Of every quantile, by channel."""
+    spread: tuple[Annotated[tuple[PositiveFloat, ...], Field(min_length=QUANTILES, max_length=QUANTILES)], ...]
+    """Standard deviation of every quantile."""
+    largest: float = Field(ge=0)
+    """How far an image of the training lay from the mean at most, in standard deviations."""
 
 
 class ModelCard(BaseModel):
@@ -55,6 +70,8 @@ class ModelCard(BaseModel):
     """Of every image of a model that learnt from single cases; any of the plan's if absent."""
     spacings: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {}
     """Least and largest voxel size of each modality's training images, mm along the network's axes."""
+    appearance: dict[str, Appearance] = {}
+    """By modality, where there are several with enough images."""
     trained: dict[str, JsonValue] = {}
     """How it was trained: schedule, epochs, cases, seed, time."""
     scores: dict[str, float | None] = {}
@@ -69,6 +86,15 @@ class ModelCard(BaseModel):
     """Under which the weights may be passed on; the data they come from decides."""
     notes: str = ""
     """Anything else."""
+
+    @model_validator(mode="after")
+    def _check_appearance(self) -> ModelCard:
+        for name, seen in self.appearance.items():
+            if name not in self.plan.modalities:
+                raise ValueError(f"appearance of {name}, which the plan does not know")
+            if not len(seen.mean) == len(seen.spread) == self.plan.channels:
+                raise ValueError(f"appearance of {name} in other channels than the plan's")
+        return self
 
 
 def model_name(folder: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from itertools import product
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from anamorph.data.files import read_mask
 from anamorph.data.image import Image, Mask, ReadPolicy
-from anamorph.data.network_grid import middle_of, network_grid
+from anamorph.data.network_grid import CONTENT_SHARE, image_to_network, middle_of, network_grid
 from anamorph.data.plan import Intensity, Plan
 from anamorph.errors import ConfigurationError, InputError, NumericalError, warn
+from anamorph.inference.model_card import QUANTILES, Appearance
 from anamorph.inference.model_folder import Model
 from anamorph.inference.warp import warp
 from anamorph.methods.both_ways import BothWays
@@ -33,6 +34,14 @@ LEAST_CONTRAST = 0.1
 """Share of a window that values must span, and that must not lie beyond one end of it."""
 MOST_VALUES = 200_000
 """Values that a range is taken from."""
+FEWEST_IMAGES = 3
+"""Of a modality in training, from which is known what its images look like."""
+LEAST_SPREAD = 0.02
+"""Standard deviation of a quantile, as a share of the range that the mean quantiles span."""
+ODD = 2.0
+"""Standard deviations beyond which no image looks like its modality unless one of the training did."""
+NEARER = 0.5
+"""Share of its distance from the modality that it is taken for, within which an image looks like another one."""
 
 
 def refuse_task(model: Model, task: Literal["register", "segment", "translate"]) -> None:
@@ -123,16 +132,24 @@ def _foreign(name: str, found: str, expected: str, do: str = "use a model made f
     return InputError("E-MOD-005", found, file=name or None, expected=expected, do=do)
 
 
-def question(model: Model, image: Image, grid: Grid) -> None:
+def question(
+    model: Model,
+    image: Image,
+    grid: Grid,
+    prepared: Float[Tensor, "channels *net"],
+    mask: Mask | None = None,
+) -> None:
     """Tell where an image lies far off what the model was trained on.
 
     Args:
         model: what it is meant for.
         image: admitted.
         grid: the network's, in the image's world.
+        prepared: the image on that grid, from ``image_to_network``.
+        mask: that it was prepared with.
 
     Warns:
-        W-MOD-005: its voxels. W-MOD-012: its field of view. W-MOD-013: its values.
+        W-MOD-005: its voxels. W-MOD-012: its field of view. W-MOD-013: its values. W-MOD-017: its modality.
     """
     plan, modality = model.card.plan, image.modality or ""
     sizes = _sizes_along(image.grid, grid)
@@ -148,6 +165,32 @@ def question(model: Model, image: Image, grid: Grid) -> None:
     strange = _strange_values(image, plan.modalities[modality])
     if strange:
         warn("W-MOD-013", f"{strange}; check the modality and the unit", file=image.name or None)
+    other = _likelier_modality(model, image, grid, prepared, mask)
+    if other:
+        found = f"looks like {other}, but is taken for {modality}"
+        warn("W-MOD-017", f"{found}; check the modality, and name it if it was left open", file=image.name or None)
+
+
+def appearance_of(images: Sequence[Float[np.ndarray, "channels *net"]]) -> Appearance | None:
+    """What prepared images of one modality look like; None where they are too few to tell.
+
+    An image stands for the quantiles of what is not background, so that neither its place nor how much air it shows
+    counts. Its distance is the root mean square over them, each in standard deviations of the training's images.
+
+    Source: P. C. Mahalanobis (1936), On the generalised distance in statistics, with variances alone.
+
+    Args:
+        images: of the training, from ``image_to_network``.
+    """
+    if len(images) < FEWEST_IMAGES:
+        return None
+    found = np.stack([_quantiles(image) for image in images])
+    mean = found.mean(0)
+    least = LEAST_SPREAD * np.ptp(mean, axis=-1, keepdims=True)
+    spread = np.maximum(found.std(0), np.maximum(least, np.finfo(np.float32).eps))
+    largest = max(_distance(quantiles, mean, spread) for quantiles in found)
+    rounded = [tuple(tuple(float(f"{number:.6g}") for number in row) for row in rows) for rows in (mean, spread)]
+    return Appearance(mean=rounded[0], spread=rounded[1], largest=float(f"{largest:.6g}"))
 
 
 def question_alignment(model: Model, image: Image) -> None:
@@ -229,9 +272,7 @@ def _strange_values(image: Image, intensity: Intensity) -> str:
     """What is odd about values that should lie about a window; empty where nothing is."""
     if intensity.kind != "window":
         return ""
-    values = image.data.flatten()
-    values = values[:: max(1, len(values) // MOST_VALUES)].numpy()
-    low, high = (float(value) for value in np.percentile(values, (1, 99)))
+    low, high = (float(value) for value in np.percentile(_thinned(image.data.numpy()), (1, 99)))
     margin = LEAST_CONTRAST * (intensity.high - intensity.low)
     window = f"the window of the training is {intensity.low:g} to {intensity.high:g}"
     if high < intensity.low + margin or low > intensity.high - margin or high - low < margin:
@@ -239,6 +280,53 @@ def _strange_values(image: Image, intensity: Intensity) -> str:
     if intensity.low < 0 <= float(image.data.min()):
         return f"no value below 0, while {window}"
     return ""
+
+
+def _likelier_modality(
+    model: Model, image: Image, grid: Grid, prepared: Float[Tensor, "channels *net"], mask: Mask | None
+) -> str | None:
+    """The modality that an image looks like, where it does not look like its own."""
+    plan, known, modality = model.card.plan, model.card.appearance, image.modality or ""
+    own = known.get(modality)
+    if own is None or len(known) < 2:
+        return None
+    away = _away(prepared, own)
+    if away <= max(ODD, own.largest):
+        return None
+    others = dict[str, float]()
+    for name, seen in known.items():
+        if name != modality:
+            alike = plan.modalities[name] == plan.modalities[modality]
+            tensor = prepared if alike else image_to_network(replace(image, modality=name), plan, grid, mask)
+            others[name] = _away(tensor, seen)
+    nearest = min(others, key=others.__getitem__)
+    return nearest if others[nearest] < NEARER * away else None
+
+
+def _away(prepared: Float[Tensor, "channels *net"], seen: Appearance) -> float:
+    return _distance(_quantiles(prepared.numpy()), np.array(seen.mean), np.array(seen.spread))
+
+
+def _distance(quantiles: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> float:
+    """In standard deviations, the root mean square over channels and quantiles."""
+    return float(np.sqrt((((quantiles - mean) / spread) ** 2).mean()))
+
+
+def _quantiles(image: Float[np.ndarray, "channels *net"]) -> Float[np.ndarray, "channels quantiles"]:
+    """Evenly spaced quantiles of the content of each channel."""
+    shares = (np.arange(QUANTILES) + 0.5) / QUANTILES
+    result = np.empty((len(image), QUANTILES))
+    for channel, everything in enumerate(image):
+        values = _thinned(everything)
+        background, bright = np.percentile(values, (0.5, 99.0))
+        content = values[values > background + CONTENT_SHARE * (bright - background)]
+        result[channel] = np.quantile(content if len(content) else values, shares)
+    return result
+
+
+def _thinned(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, " values"]:
+    """Evenly spaced ones; by an odd step, which meets not the same columns of every row."""
+    return values.reshape(-1)[:: -(-values.size // MOST_VALUES) | 1]
 
 
 def _shown(numbers: Iterable[float]) -> str:

@@ -98,8 +98,9 @@ def write_model(folder: Path, method: Method, method_name: str, plan: Plan, *, f
         method: its parameters and buffers are stored.
         method_name: its name in ``METHODS``.
         plan: of the data it was trained on.
-        facts: fields of the card by name: ``pairs``, ``modality``, ``spacings``, ``trained``, ``scores``, ``licence``,
-            ``notes``, ``intended_use``. Tuples, paths and NaN are made fit for JSON, paths by their names alone.
+        facts: fields of the card by name: ``pairs``, ``modality``, ``spacings``, ``appearance``, ``trained``,
+            ``scores``, ``licence``, ``notes``, ``intended_use``. Tuples, paths and NaN are made fit for JSON, paths by
+            their names alone.
     """
     # Copies, since safetensors refuses tensors that share their memory.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in method.state_dict().items()}

@@ -153,7 +153,8 @@ def store_model(folder: Path, model: Model) -> Path:
     card = model.card
     path = folder / f"model-{state_of_model(model)[:KEY_LENGTH]}"
     if not (path / "model.json").exists():
-        facts = {name: getattr(card, name) for name in ("pairs", "modality", "spacings", "licence", "intended_use")}
+        kept = ("pairs", "modality", "spacings", "appearance", "licence", "intended_use")
+        facts = {name: getattr(card, name) for name in kept}
         write_model(path, model.method, card.method, card.plan, facts=facts)
     return path
 

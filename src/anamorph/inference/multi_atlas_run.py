@@ -156,7 +156,7 @@ def _atlases(request: SegmentationRequest, cohort: Cohort) -> list[Scan]:
         InputError: E-ATL-013, none has; E-ATL-012, there is no scan.
 
     Warns:
-        W-ATL-004: some have not.
+        W-ATL-004: some have not. W-ATL-009: fewer have than are to be selected.
     """
     scans = chosen_scans(cohort, request.atlas_split or "train", request.atlas_modality, "--atlas-modality")
     if not scans:
@@ -170,7 +170,12 @@ def _atlases(request: SegmentationRequest, cohort: Cohort) -> list[Scan]:
         verbs = ("has", "takes") if len(bare) == 1 else ("have", "take")
         found = f"{len(bare)} of {len(scans)} atlases {verbs[0]} no labels and {verbs[1]} no part: {listed(bare)}"
         warn("W-ATL-004", found, file=request.atlases)
-    return [scan for scan in scans if scan.labels is not None]
+    labelled = [scan for scan in scans if scan.labels is not None]
+    if request.select is not None and request.select > len(labelled):
+        there = "there is 1" if len(labelled) == 1 else f"there are {len(labelled)}"
+        found = f"{request.select} atlases are to be selected, and {there}: all are taken"
+        warn("W-ATL-009", found, file=request.atlases)
+    return labelled
 
 
 def _hashes(atlases: Iterable[Scan]) -> dict[str, dict[str, str]]:

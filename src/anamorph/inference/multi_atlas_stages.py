@@ -16,7 +16,7 @@ from torch import Tensor
 from anamorph.data.cohort import Scan
 from anamorph.data.files import label_dtype
 from anamorph.data.image import Image, Labelmap
-from anamorph.errors import AnamorphError, ResourceError
+from anamorph.errors import AnamorphError, ConfigurationError, ResourceError
 from anamorph.fusion import Fused, FusionSettings, fuse
 from anamorph.inference.model_domain import admitted, refuse_flat
 from anamorph.inference.model_folder import Model
@@ -120,7 +120,7 @@ class Stages:
         refuse_flat(image)
         for player in (self.registration, self.fusion):
             if isinstance(player, Model):
-                admitted(player, image, "fixed")
+                _refuse_stranger(player, image)
 
     def alignments(self, case: Case) -> dict[str, Job]:
         """Of every atlas; none where a model needs none and nothing is chosen by likeness."""
@@ -252,6 +252,19 @@ class Stages:
         """Whoever asked."""
         if self.progress is not None:
             self.progress(stage, done)
+
+
+def _refuse_stranger(model: Model, image: Image) -> None:
+    """Refuse a target that a model does not know, in the words of who segments.
+
+    Raises:
+        InputError, ConfigurationError: as ``admitted`` of a fixed image.
+    """
+    try:
+        admitted(model, image, "fixed")
+    except ConfigurationError as error:
+        found, do = "the modality of the image is open", "name it with --modality"
+        raise ConfigurationError(error.code, found, file=image.name or None, expected=error.expected, do=do) from error
 
 
 def _wide(labels: Tensor) -> Tensor:

@@ -154,10 +154,11 @@ def _by_model(job: Registration, atlas: Image) -> tuple[Transform, str]:
 
 def _seen_by_network(image: Image, model: Model, grid: Grid) -> Tensor:
     """Intensities on the network's grid, measured on the whole image, as in its training."""
-    question(model, image, grid)
     part = cropped(image, part_seen(grid, np.eye(grid.ndim + 1), image.grid))
     refuse_flat(part)
-    return image_to_network(part, model.card.plan, grid, measured_on=image)
+    tensor = image_to_network(part, model.card.plan, grid, measured_on=image)
+    question(model, image, grid, tensor)
+    return tensor
 
 
 def _weigh(job: Weighing) -> tuple[Facts, dict[str, Tensor]]:

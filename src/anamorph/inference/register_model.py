@@ -81,7 +81,8 @@ def register_with(
         NumericalError: E-VAL-004, no contrast; E-REG-002, the network's answer is not finite.
 
     Warns:
-        W-MOD-005, W-MOD-012, W-MOD-013: voxels, field of view or values far off those of the training.
+        W-MOD-005, W-MOD-012, W-MOD-013: voxels, field of view or values far off those of the training. W-MOD-017: an
+            image that looks like another modality.
     """
     refuse_task(model, "register")
     plan = model.card.plan
@@ -115,12 +116,10 @@ def register_with(
     with stages("normalise"):
         grid = own_grid(fixed, plan)
         there = own_grid(moving, plan) if affine is None else Grid(grid.shape, affine.matrix @ grid.affine)
-        for image, seen in ((fixed, grid), (moving, there)):
-            question(model, image, seen)
-        tensors = [
-            image_to_network(image, plan, seen, mask)
-            for image, seen, mask in zip((fixed, moving), (grid, there), masks, strict=True)
-        ]
+        tensors = list[Tensor]()
+        for image, seen, mask in zip((fixed, moving), (grid, there), masks, strict=True):
+            tensors.append(image_to_network(image, plan, seen, mask))
+            question(model, image, seen, tensors[-1], mask)
     with stages("network"):
         transform, back = predicted_transforms(model, tensors[0], tensors[1], grid, there, backward=backward)
     linear = Affine(there.affine @ grid.inverse_affine)

@@ -97,6 +97,7 @@ def segment_with(
     Warns:
         W-MOD-005, W-MOD-012, W-MOD-013: voxels, field of view or values far off those of the training. W-MOD-014: the
         training's images were aligned. W-MOD-015: labels that are nowhere. W-MOD-016: labels that seem cut off.
+        W-MOD-017: the image looks like another modality.
     """
     refuse_task(model, "segment")
     plan = model.card.plan
@@ -108,8 +109,8 @@ def segment_with(
     stages = Stages(progress)
     with stages("normalise"):
         grid = own_grid(image, plan)
-        question(model, image, grid)
         tensor = image_to_network(image, plan, grid, where)
+        question(model, image, grid, tensor, where)
     with stages("network"):
         told = None if progress is None else lambda done: progress("network", done)
         fit = fit_atlas(model, tensor, grid, image.grid, told)

@@ -121,7 +121,7 @@ def translate_with(
 
     Warns:
         W-MOD-005, W-MOD-012, W-MOD-013: voxels, field of view or values far off those of the training. W-MOD-014: the
-        training's images were aligned.
+        training's images were aligned. W-MOD-017: the image looks like another modality.
     """
     refuse_task(model, "translate")
     plan, method = model.card.plan, model.method
@@ -131,7 +131,7 @@ def translate_with(
         image = replace(image, modality=method.modalities[OTHER[method.target_of()]])
     image = admitted(model, image)
     source = image.modality or ""
-    target = method.modalities[method.target_of(source)]
+    target = method.modalities[method.target_of(source, image.name)]
     where = None if mask is None else mask_for(image, mask, plan, policy)
     check_network_memory(plan.shape, (image.grid,), model.device, max_memory)
     refuse_flat(image)
@@ -139,8 +139,8 @@ def translate_with(
     stages = Stages(progress)
     with stages("normalise"):
         grid = own_grid(image, plan)
-        question(model, image, grid)
         tensor = image_to_network(image, plan, grid, where)
+        question(model, image, grid, tensor, where)
     with stages("network"), torch.inference_mode():
         found = finite(method.translate(tensor[None].to(model.device), source)[0].float().cpu())
     low, high = method.translation.intensities

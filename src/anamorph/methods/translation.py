@@ -255,11 +255,12 @@ class Translation(Method):
         found = self.translators[self.target_of(modality)](self.seen(image))
         return low + (found.float() + 1) * ((high - low) / 2)
 
-    def target_of(self, modality: str = "") -> Side:
+    def target_of(self, modality: str = "", name: str = "") -> Side:
         """The side whose modality an image is translated to.
 
         Args:
             modality: of the image; may be left open where there is one translator.
+            name: of the image, for the refusal.
 
         Raises:
             InputError: E-MOD-005, a modality that no translator was trained on.
@@ -270,8 +271,8 @@ class Translation(Method):
             found = "the modality of the image is open"
             raise ConfigurationError("E-MOD-010", found, expected=", ".join(targets), do="name it with --modality")
         if modality and modality not in targets:
-            expected = " or ".join(targets)
-            raise InputError("E-MOD-005", f"modality {modality}", expected=expected, do="use a model made for it")
+            found, expected = f"modality {modality}", " or ".join(targets)
+            raise InputError("E-MOD-005", found, file=name or None, expected=expected, do="use a model made for it")
         return targets[modality or next(iter(targets))]
 
     @torch.no_grad()

@@ -13,16 +13,22 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.colors import to_hex
 
 from anamorph.report.contours import grid_lines, grid_step, outline, svg_path
 from anamorph.report.figures import FOREGROUND, LABEL_COLOURS, encode, to_grey, window_of
 from anamorph.report.inputs import Volume
 from anamorph.report.planes import Display, Plane, choose_planes
+from anamorph.report.tables import format_value
 from anamorph.types import Matrix
 
 WIDTH = 980.0
 MARGIN, GAP = 8.0, 8.0
 KEY, HEAD, TITLE, CAPTION, BELOW = 30.0, 20.0, 22.0, 18.0, 8.0
+BAR = 26.0
+"""Height of a row's colour bars, and of the words below them."""
+STOPS = 17
+"""Colours of a bar that are told; those between them are interpolated."""
 TALLEST = 1.25
 """Height of a panel over its width, at most."""
 WIDEST = 240.0
@@ -46,7 +52,7 @@ class View:
         truth, found: labelmaps whose outlines are drawn; None where there is none.
         displacement_mm: d I J (K), RAS mm, of which a deformed grid is drawn.
         caption: below it.
-        colours: of matplotlib, from the window's lower end to its upper one; grey if empty.
+        colours: of matplotlib, from the window's lower end to its upper one, of which a bar is drawn; grey if empty.
     """
 
     plane: Plane
@@ -83,6 +89,17 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Bar:
+    """A bar of colours: its place, which ones, and what the first and the last stand for."""
+
+    x: float
+    y: float
+    width: float
+    colours: str
+    ends: tuple[str, str]
+
+
+@dataclass(frozen=True)
 class Sheet:
     """A drawing.
 
@@ -95,6 +112,8 @@ class Sheet:
         heads: (x, lines of text) above the columns, in the middle, the last line at ``heads_y``.
         rows: (y, text) above each row.
         key: (x, style, colour, text).
+        bars: below the first panel of a row that has their colours and window.
+        gradients: stops of the bars' colours, from the left.
     """
 
     title: str
@@ -105,6 +124,8 @@ class Sheet:
     heads: tuple[tuple[float, str], ...]
     rows: tuple[tuple[float, str], ...]
     key: tuple[tuple[float, str, str, str], ...]
+    bars: tuple[Bar, ...]
+    gradients: Mapping[str, tuple[str, ...]]
     width: float = WIDTH
     fine: int = FINE
     heads_y: float = KEY + 13
@@ -191,7 +212,7 @@ def draw_sheet(
     across = max(len(views) for _, views in rows)
     width = min(WIDEST, (WIDTH - 2 * MARGIN + GAP) / across - GAP)
     store = _Store()
-    panels, titles = [], []
+    panels, titles, bars = [], [], list[Bar]()
     wrapped = [textwrap.fill(text, max(1, int((width + GAP) / HEAD_LETTER))) for text in heads]
     further = LINE * max((text.count("\n") for text in wrapped), default=0)
     y = KEY + further + (HEAD if heads else 0.0)
@@ -206,10 +227,14 @@ def draw_sheet(
             panel = _panel(view, MARGIN + place * (width + GAP), y, width, names, store)
             panels.append(panel)
             tallest = max(tallest, panel.height)
-        y += tallest + BELOW + (CAPTION if any(view is not None and view.caption for view in views) else 0.0)
+        y += tallest + (CAPTION if any(view is not None and view.caption for view in views) else 0.0)
+        below = [*_bars(views, width, y)]
+        bars += below
+        y += BELOW + (BAR if below else 0.0)
     heads_at = tuple((MARGIN + place * (width + GAP) + width / 2, text) for place, text in enumerate(wrapped))
     key = _key(rows, names, found_called, mesh_called)
-    drawn = tuple(panels), heads_at, tuple(titles), key
+    gradients = {name: _gradient(name) for name in dict.fromkeys(bar.colours for bar in bars)}
+    drawn = tuple(panels), heads_at, tuple(titles), key, tuple(bars), gradients
     return Sheet(title, round(y + 2, 1), store.pictures, store.paths, *drawn, heads_y=KEY + 13 + further)
 
 
@@ -233,6 +258,22 @@ def _panel(view: View, x: float, y: float, width: float, names: Mapping[int, str
     return Panel(
         left, round(y, 1), round(size[0], 1), round(size[1], 1), store.picture(uri), tuple(lines), view.caption
     )
+
+
+def _bars(views: Sequence[View | None], width: float, y: float) -> Iterator[Bar]:
+    """Of a row, whose panels end at ``y``: one for all that share colours and window."""
+    told = set[tuple[str, tuple[float, float]]]()
+    for place, view in enumerate(views):
+        if view is None or not view.colours or (view.colours, view.window) in told:
+            continue
+        told.add((view.colours, view.window))
+        low, high = view.window
+        x = round(MARGIN + place * (width + GAP), 1)
+        yield Bar(x, round(y + 4, 1), round(width, 1), view.colours, (format_value(low), format_value(high)))
+
+
+def _gradient(colours: str) -> tuple[str, ...]:
+    return tuple(to_hex(colour) for colour in colormaps[colours](np.linspace(0, 1, STOPS)))
 
 
 def _outlines(

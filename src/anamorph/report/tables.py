@@ -28,6 +28,7 @@ TITLES = {
     "backward_registration_dice": "Dice of the registration, backward",
     "hd": "HD",
     "hd95": "HD95",
+    "mice": "MICE",
     "psnr_db": "PSNR",
     "region_average_hd": "Average HD of regions",
     "region_hd": "HD of regions",
@@ -36,6 +37,7 @@ TITLES = {
     "rvd": "RVD",
     "sd_log_jacobian": "SD of log Jacobian",
     "segmentation_dice": "Dice of the segmentation",
+    "stray": "Outside the largest piece",
     "structural_similarity": "SSIM",
     "translation_rmse": "RMSE of the translation",
     "tre": "Landmark error",
@@ -43,6 +45,8 @@ TITLES = {
     "volume_mm3": "Volume",
 }
 SUFFIXES = {"mean": "mean", "median": "median", "max": "largest", "min": "smallest", "p95": "95th percentile"}
+UNIT = re.compile(r"_(mm|voxels)$")
+"""At the end of a metric's name; it stands beside the title."""
 SURFACE_DICE = re.compile(r"nsd_([\d.]+)mm")
 
 
@@ -87,9 +91,11 @@ def pair_scores(rows: Iterable[Mapping[str, Any]]) -> list[Score]:
 
 def metric_title(metric: str) -> str:
     """A metric's name in words: ``tre_mean_mm`` is ``Landmark error, mean``."""
-    stem, _, suffix = metric.removesuffix("_mm").rpartition("_")
+    whole = UNIT.sub("", metric)
+    stem, _, suffix = whole.rpartition("_")
     if suffix not in SUFFIXES or not stem:
-        stem, suffix = metric.removesuffix("_mm"), ""
+        stem, suffix = whole, ""
+    stem = UNIT.sub("", stem)
     surface_dice = SURFACE_DICE.fullmatch(stem)
     words = f"NSD at {surface_dice[1]} mm" if surface_dice else stem.replace("_", " ").capitalize()
     title = TITLES.get(stem, words)

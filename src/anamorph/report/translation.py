@@ -28,13 +28,10 @@ def draw_translation(inputs: ReportInputs) -> Sheet | None:
     shown = [("Image", source, own), (TRANSLATED, images[TRANSLATED], made)]
     if TRUE in images and ERROR in images:
         largest = largest_error([images[ERROR]])
-        shown += [(TRUE, images[TRUE], made), (f"{ERROR}, up to {largest:.3g}", np.abs(images[ERROR]), (0.0, largest))]
+        shown += [(TRUE, images[TRUE], made), (ERROR, np.abs(images[ERROR]), (0.0, largest))]
     display = Display(inputs.shape, inputs.affine).cropped_to([to_grey(source, own) > FOREGROUND])
     planes, rows = choose_planes(display, [], source), []
     for plane in planes:
-        views = [
-            View(plane, image, window, colours=ERRORS if name.startswith(ERROR) else "")
-            for name, image, window in shown
-        ]
+        views = [View(plane, image, window, colours=ERRORS if name == ERROR else "") for name, image, window in shown]
         rows.append((f"{plane.name} {plane.caption}" if len(planes) > 1 else "", views))
     return draw_sheet("An image and its translation", [name for name, _, _ in shown], rows, {})

@@ -13,11 +13,10 @@ from anamorph.report.experiment_sheets import score_in_words
 from anamorph.report.figures import window_of
 from anamorph.report.inputs import Volume
 from anamorph.report.sheet import Sheet, View, draw_sheet, telling_plane
-from anamorph.report.tables import format_value
 from anamorph.types import Matrix
 
 ERRORS = "turbo"
-"""Colours of errors: blue for none, red for the largest."""
+"""Colours of errors."""
 LARGEST = 99.5
 """Percentile of the errors' size that has the last colour."""
 
@@ -73,7 +72,7 @@ def sheet_of_translations(
             images.append(View(plane, image, made, caption=score_in_words(comparison, method, name)))
             errors.append(View(plane, np.abs(error), (0.0, largest), colours=ERRORS))
         rows.append((f"{what}: {name} (numbers: {comparison.leading[0].title})", images))
-        rows.append((f"distance from the true image, blue 0 to red {format_value(largest)}", errors))
+        rows.append(("distance from the true image", errors))
     return draw_sheet("Translations", ("image", "true", *methods), rows, {})
 
 

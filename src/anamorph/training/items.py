@@ -128,6 +128,14 @@ class Items:
             batch["index"] = np.asarray(items, np.int64)
         return batch
 
+    def image(self, row: int) -> np.ndarray:
+        """The image of one of the scans, C I J (K).
+
+        Raises:
+            InputError: E-TRN-002, its file of tensors is missing or damaged.
+        """
+        return self._tensors(row)["image"]
+
     def check(self) -> None:
         """Look at the head of every file of tensors, before anything is learnt.
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
 from anamorph.data.files import atomic_write
 
@@ -18,15 +19,14 @@ GAP, TITLE = 6, 18
 LINES = 12
 """Lines of the deformed grid along the longest axis."""
 COLOURS = ((230, 85, 60), (60, 150, 230), (90, 190, 90), (240, 190, 50), (170, 100, 210), (70, 200, 200))
-"""Of classes, again from the start where there are more."""
-OPACITY = 0.45
+"""Of the outlines of classes, again from the start where there are more."""
 
 Plane = Float[np.ndarray, "rows columns"]
 Classes = Int[np.ndarray, "rows columns"]
 
 
 def draw_sample(sample: Mapping[str, Any], path: Path) -> None:
-    """Write a row of panels for the middle slice along each axis, as PNG.
+    """Write a row of panels for the middle slice along each axis, as PNG; labels are outlines over their image.
 
     Args:
         sample: arrays of one item: ``fixed moving warped displacement``, ``*_labels`` and ``*_translated`` of a pair,
@@ -94,7 +94,7 @@ def _row(
             panels["deformation"] = _grid(sample["displacement"], plane, size)
         for side, other in (("moving", "fixed"), ("fixed", "moving")):
             if f"{side}_translated" in sample:
-                panels[f"{side} translated"] = panel(f"{side}_translated", like=other)
+                panels[f"{side} translated"] = panel(f"{side}_translated", f"{side}_labels", other)
     if "prediction" in sample:
         panels["segmented"] = panel("image" if "image" in sample else "fixed", "prediction")
     return panels
@@ -105,15 +105,17 @@ def _panel(values: Plane, limits: np.ndarray, classes: Classes | None, size: tup
     grey = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
     width, height = size
     image = Image.fromarray((255 * grey).astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
-    pixels = np.repeat(np.asarray(image, float)[:, :, None], 3, axis=2)
-    if classes is not None:
-        index = Image.fromarray(np.ascontiguousarray(classes, np.int32)).resize(
-            (width, height), Image.Resampling.NEAREST
-        )
-        found = np.asarray(index)
-        tints = np.asarray(COLOURS, float)[(found - 1) % len(COLOURS)]
-        pixels = np.where(found[:, :, None] > 0, (1 - OPACITY) * pixels + OPACITY * tints, pixels)
-    return Image.fromarray(pixels.astype(np.uint8))
+    pixels = np.repeat(np.asarray(image)[:, :, None], 3, axis=2)
+    for label in () if classes is None else np.unique(classes[classes > 0]).tolist():
+        pixels[_outline(classes == label, (width, height))] = COLOURS[(label - 1) % len(COLOURS)]
+    return Image.fromarray(pixels)
+
+
+def _outline(mask: Bool[np.ndarray, "rows columns"], size: tuple[int, int]) -> Bool[np.ndarray, "height width"]:
+    """The outermost pixels of a mask that is enlarged, its corners rounded; however small it is, some are left."""
+    share = np.asarray(Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    inside = share >= min(0.5, float(share.max()))
+    return inside & np.logical_not(ndimage.binary_erosion(inside))
 
 
 def _grid(

@@ -15,6 +15,8 @@ from anamorph.data.landmark_formats import listed
 from anamorph.data.plan import Plan
 from anamorph.data.prepared import PreparedCohort, PreparedScan
 from anamorph.errors import InputError, warn
+from anamorph.inference.model_card import Appearance
+from anamorph.inference.model_domain import appearance_of
 from anamorph.inference.model_folder import domain_of
 from anamorph.methods import METHODS
 from anamorph.methods.base import Method
@@ -22,6 +24,9 @@ from anamorph.methods.both_ways import BothWays
 from anamorph.training.configuration import TrainingConfiguration
 from anamorph.training.items import SIDES, Items, choose_extra_items, choose_items, refuse_nothing, resolved
 from anamorph.training.sampling import Sampler
+
+MOST_IMAGES = 50
+"""Of a modality, that are looked at to tell what it looks like."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +115,7 @@ class Task:
         schedule = self.configuration.schedule.model_dump(mode="json")
         facts: dict[str, Any] = {
             "spacings": _spacings([part.scans[row] for part in (self.training, self.extra) for row in part.used]),
+            "appearance": _appearance([self.training, self.extra]),
             "trained": {
                 "items": len(self.training),
                 "scans": len(self.training.used),
@@ -166,6 +172,19 @@ def _spacings(scans: list[PreparedScan]) -> dict[str, tuple[tuple[float, ...], t
             np.asarray(scan.native.spacing)[np.abs(network.T @ native).argmax(axis=1)]
         )
     return {name: (_rounded(np.min(sizes, axis=0)), _rounded(np.max(sizes, axis=0))) for name, sizes in found.items()}
+
+
+def _appearance(parts: Sequence[Items]) -> dict[str, Appearance]:
+    """What the images of each modality look like, where there are several to take one for another."""
+    found: dict[str, list[tuple[Items, int]]] = {}
+    for part in parts:
+        for row in part.used:
+            found.setdefault(part.scans[row].scan.modality, []).append((part, int(row)))
+    if len(found) < 2:
+        return {}
+    chosen = {name: rows[:: -(-len(rows) // MOST_IMAGES)] for name, rows in found.items()}
+    looks = {name: appearance_of([part.image(row) for part, row in rows]) for name, rows in chosen.items()}
+    return {name: look for name, look in looks.items() if look is not None}
 
 
 def _directions(affine: np.ndarray) -> np.ndarray:

@@ -53,6 +53,17 @@ def test_one_folder_a_patient(tmp_path: Path) -> None:
     ]
 
 
+def test_the_folder_above_will_do_where_one_alone_has_patients(tmp_path: Path) -> None:
+    """As HaN-Seg is unpacked; with a second folder of patients, nobody knows which is meant."""
+    folder = touched(tmp_path, "set_1/case_01/case_01_IMG_CT.nrrd", "set_1/test/case_02/ct.nii.gz", "notes/read_me.md")
+    expected = ["case_01 ct train image=case_01_IMG_CT.nrrd", "case_02 ct test image=ct.nii.gz"]
+    assert told(LAYOUTS["patients"](folder / "set_1")) == expected
+    assert told(LAYOUTS["patients"](folder)) == expected
+    touched(tmp_path, "set_2/case_03/ct.nii.gz")
+    with pytest.raises(InputError, match=r"E-COH-033: .*patients in set_1, set_2, expected one of these folders"):
+        LAYOUTS["patients"](folder)
+
+
 @pytest.fixture
 def clinic(tmp_path: Path) -> Path:
     """Two patients with structures in the CT: in a folder; and by names as HaN-Seg's, on a smaller grid."""

@@ -14,12 +14,13 @@ file                                          becomes
 ``PATIENT/PATIENT_OAR_Parotid_L.seg.nrrd``    the same, as HaN-Seg has them
 ``train``, ``validation`` or ``val``,         folders of patients of that split; patients beside them are train
 ``test``, ``extra``
+``FOLDER/PATIENT``                            the same, where ``FOLDER`` alone has patients and none lie beside it
 ============================================  ==========================================================================
 
 Structures become one label map a scan below ``out``, numbered by the order of their names over all patients; where two
 overlap the later name counts. Anything else that is no image by its name is passed over.
 
-HaN-Seg: Podobnik et al. 2023, doi:10.1002/mp.16197; its folder is ``set_1``, its modalities become ct and mr_t1.
+HaN-Seg: Podobnik et al. 2023, doi:10.1002/mp.16197; its patients are in ``set_1``, its modalities become ct and mr_t1.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from anamorph.data.cohort import Cohort, Scan, Split
 from anamorph.data.cohort_files import safe_name
 from anamorph.data.files import read_volume, write
 from anamorph.data.image import Labelmap, ReadPolicy
+from anamorph.data.landmark_formats import listed
 from anamorph.data.layouts.folders import suffix_of
 from anamorph.data.layouts.split_folders import SPLITS
 from anamorph.errors import InputError
@@ -91,15 +93,15 @@ def read_layout(folder: Path, out: Path | None = None) -> Cohort:
     """Every image with what belongs to it.
 
     Args:
-        folder: of the patients, or of the splits.
+        folder: of the patients, or of the splits, or one level above it.
         out: where labels out of structures are written; structures are left out if absent.
 
     Raises:
-        InputError: E-COH-033, there are no images, two of one place, or labels, masks, landmarks or structures without
-            an image; else as ``read_mask``.
+        InputError: E-COH-033, there are no images, several folders of patients one level below, two of one place, or
+            labels, masks, landmarks or structures without an image; else as ``read_mask``.
     """
     folder = folder.resolve()
-    patients = [found for place, split in _places(folder) if (found := _patient(place, split)).files]
+    patients = _patients(folder)
     if twice := sorted({p.case for p in patients if sum(other.case == p.case for other in patients) > 1}):
         raise _refused(folder, f"patient {twice[0]} in two splits", "each patient once")
     if not any(patient.modalities for patient in patients):
@@ -121,6 +123,25 @@ def read_layout(folder: Path, out: Path | None = None) -> Cohort:
             scans.append(Scan(patient.case, modality, image, labels, mask, landmarks, patient.split))
     label_names = {number: name for name, number in numbers.items()}
     return Cohort(folder, tuple(sorted(scans, key=lambda scan: (scan.case, scan.modality))), label_names=label_names)
+
+
+def _patients(folder: Path) -> list[Patient]:
+    """Those of a folder; where it has none, those of the only folder in it that has some.
+
+    Raises:
+        InputError: E-COH-033, several have.
+    """
+    found = _in_places(folder)
+    if found:
+        return found
+    below = {inner.name: patients for inner in _folders(folder) if (patients := _in_places(inner))}
+    if len(below) > 1:
+        raise _refused(folder, f"patients in {listed(list(below))}", "one of these folders")
+    return next(iter(below.values()), [])
+
+
+def _in_places(folder: Path) -> list[Patient]:
+    return [found for place, split in _places(folder) if (found := _patient(place, split)).files]
 
 
 def _places(folder: Path) -> Iterator[tuple[Path, Split]]:
