@@ -39,7 +39,7 @@ def test_one_training_gives_both_directions(tmp_path: Path) -> None:
     assert len(health) == 12
     assert {"fixed_contrast", "moving_answer_fake"} <= health
     page = render_training(tmp_path / "run")
-    assert page.index("Terms of the discriminator") < page.index("answer to real images, moving")
+    assert page.index("Terms of the discriminator") < page.index("answers, ct")
     assert "RMSE of the translation" in page
 
     model = read_model(tmp_path / "run" / "model", "cpu")
