@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from anamorph.errors import ConfigurationError, InputError
-from anamorph.methods.base import Domain, Method
+from anamorph.methods.base import Deformation, Domain, Method
+from anamorph.methods.both_ways import Side
 from anamorph.methods.cocyclereg import CoCycleReg
+from anamorph.methods.cycle_registration import moved
 from anamorph.methods.cyclegan import CycleGAN, Pool
 from anamorph.methods.nemar import NeMAR
 from anamorph.methods.sepcyclereg import SepCycleReg
@@ -238,6 +240,27 @@ def test_the_discriminators_learn_without_the_others() -> None:
     loss_of(method, batch, DISCRIMINATOR).backward()
     assert all(weights.grad is not None for weights in method.discriminators.parameters())
     assert all(weights.grad is None for weights in method.translators.parameters())
+
+
+def test_the_separate_cycle_asks_of_noise_to_stay_where_it_is() -> None:
+    method, shift = made(SepCycleReg), torch.tensor([0.5, 0.0]).view(1, 2, 1, 1)
+    method.translators["fixed"] = method.translators["moving"] = Negative()
+
+    signs: dict[Side, float] = {"fixed": 1.0, "moving": -1.0}
+
+    def cycle(image: Tensor, share: float) -> float:
+        """Of two images that are each other's negatives, and two maps that are each other's inverse."""
+        fields: dict[Side, Deformation] = {
+            side: Deformation(sign * share * shift.expand(1, 2, *SHAPE)) for side, sign in signs.items()
+        }
+        images: dict[Side, Tensor] = {"fixed": image, "moving": -image}
+        return float(method.cycle({}, images, moved(method.translated(images), fields), fields).detach())
+
+    noise = torch.randn(1, 1, *SHAPE)
+    smooth = torch.linspace(-1, 1, SHAPE[0]).view(1, 1, -1, 1).expand(1, 1, *SHAPE)
+    assert cycle(noise, 0.0) == pytest.approx(0, abs=1e-6)
+    assert cycle(noise, 1.0) > 0.5
+    assert cycle(smooth, 1.0) < 0.05
 
 
 # -- how the players stand ---------------------------------------------------------------------------------------------
