@@ -40,7 +40,7 @@ def test_everything_that_a_run_writes(pair: Any, fast: tuple[str, ...], tmp_path
     with (out / "scores.csv").open() as file:
         of_the_inner = [row for row in csv.DictReader(file) if (row["metric"], row["label"]) == ("dice", "2")]
     dice = {row["method"]: float(row["value"]) for row in of_the_inner}
-    assert dice["anamorph"] > dice["before"]
+    assert dice["pairwise"] > dice["before"]
 
 
 def test_the_screen_ends_with_verdict_scores_and_report(

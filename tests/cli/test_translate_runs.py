@@ -112,6 +112,18 @@ def test_a_refusal_leaves_a_report_that_says_why(
     assert "Translation report" in page
 
 
+def test_a_truth_that_cannot_be_one_is_told(
+    model: Path, scan: tuple[Path, Path], tmp_path: Path, anamorph: Run
+) -> None:
+    """Darker than anything of the CT's window."""
+    dark = read(scan[1])
+    write(Image(dark.data - 1000, dark.grid), tmp_path / "inputs" / "dark.nii.gz")
+    asked = ("translate", scan[0], "--model", model, "--modality", "mr", "--out", tmp_path / "out")
+    ended = anamorph(*asked, "--truth", tmp_path / "inputs" / "dark.nii.gz")
+    assert ended.code == 0, ended.err
+    assert "W-MOD-013: dark.nii.gz: values of" in ended.err
+
+
 def test_a_truth_of_another_dimension_is_refused(
     model: Path, scan: tuple[Path, Path], tmp_path: Path, anamorph: Run
 ) -> None:

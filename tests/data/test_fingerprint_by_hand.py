@@ -89,6 +89,7 @@ HU = np.linspace(-1000, 400, 64).reshape(8, 8)
         ("ct", HU.clip(-300), CT_WINDOW),  # cropped to the body
         ("t1", None, Intensity(content="positive")),
         ("MR_late", None, Intensity(content="positive")),
+        ("t1", np.linspace(-1.5, 3.0, 64).reshape(8, 8), Intensity(content="all")),  # of zero mean
         ("us", None, Intensity(content="all")),
         ("octane", None, Intensity(content="all")),
     ],

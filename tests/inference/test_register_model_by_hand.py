@@ -15,6 +15,7 @@ from anamorph.data.files import write
 from anamorph.data.image import Image, Mask
 from anamorph.data.network_grid import image_to_network, network_grid
 from anamorph.data.plan import Intensity, Plan
+from anamorph.data.transform_files import read_transform
 from anamorph.errors import AnamorphWarning, ConfigurationError, InputError, NumericalError, ResourceError
 from anamorph.evaluation.folding import jacobian_determinant
 from anamorph.inference.model_folder import Model
@@ -201,14 +202,16 @@ def test_sides_learnt_by_modality_need_no_naming(trained: Trained, plan: MakePla
 
 def test_several_modalities_ask_for_a_choice(trained: Trained, plan: MakePlan) -> None:
     model = trained("shift", plan(modalities=TWO))
-    with pytest.raises(ConfigurationError, match=r"E-MOD-010: .*moving image is open, expected ct, mr; .*--moving-mod"):
+    with pytest.raises(
+        ConfigurationError, match=r"E-MOD-010: .*moving image is open, expected ct or mr; .*--moving-mod"
+    ):
         register_with(model, hounsfield(), textured(FIXED))
     assert register_with(model, hounsfield(modality="CT"), textured(FIXED, "mr")).fixed.modality == "ct"
 
 
 def test_a_foreign_modality_is_refused_with_the_nearest_name(trained: Trained, plan: MakePlan) -> None:
     model = trained("shift", plan(modalities={"t1": Intensity(), "flair": Intensity()}))
-    with pytest.raises(InputError, match=r"E-MOD-005.*modality flare, expected one of t1, flair; did you mean flair\?"):
+    with pytest.raises(InputError, match=r"E-MOD-005.*modality flare, expected t1 or flair; did you mean flair\?"):
         register_with(model, textured(FIXED, "flare"), textured(FIXED, "t1"))
 
 
@@ -239,6 +242,17 @@ def test_values_that_are_no_hounsfield_units_are_told(
     model = trained("shift", plan(modalities=TWO))
     with pytest.warns(AnamorphWarning, match=rf"W-MOD-013: odd.nii: {told}.*-200 to 300"):
         register_with(model, image, textured(FIXED, "mr"))
+
+
+def test_values_below_zero_are_told_where_training_looked_above(trained: Trained, plan: MakePlan) -> None:
+    """As of a CT that is taken for an MR; a little ringing below 0 is none."""
+    model = trained("shift", plan(modalities={"mr": Intensity(content="positive")}))
+    values = np.random.default_rng(0).uniform(-1.0, 100.0, FIXED.shape)
+    mr = Image.from_array(values, FIXED.affine, "mr", name="mr.nii.gz")
+    register_with(model, mr, textured(FIXED, "mr"))  # a warning would be an error
+    with pytest.warns(AnamorphWarning, match=r"W-MOD-013: ct.nii.gz: values from -[89]\d\d.* modality mr") as told:
+        register_with(model, mr, hounsfield(modality="mr"))
+    assert len(told) == 1
 
 
 def test_masks_are_used_or_refused(trained: Trained, plan: MakePlan) -> None:
@@ -303,9 +317,15 @@ def test_a_run_tells_how_far_the_two_maps_are_from_undoing_each_other(
         fixed_modality="t1", moving_modality="t2",
     )  # fmt: skip
     with Run(request.out, "register", {}) as run:
-        rows = {row.metric: row.value for row in run_registration(request, run).scores if row.method != "before"}
+        result = run_registration(request, run)
+    rows = {row.metric: row.value for row in result.scores if row.method == "both"}
     assert rows["inverse_consistency_mean_mm"] == pytest.approx(3, abs=0.2)  # less where both fade out
     assert rows["inverse_residual_mean_mm"] < 0.1
+    assert run.facts["inverse_consistency"].items() <= rows.items()
+    assert run.facts["modalities"] == {"fixed": "t1", "moving": "t2"}
+    back = read_transform(run.folder / "backward_displacement.nii.gz")
+    points = inner_points(FIXED)
+    np.testing.assert_allclose(back(points) - points, np.broadcast_to([-6.0, 0, 0], (50, 3)), atol=0.05)
 
 
 @pytest.mark.parametrize(
@@ -330,6 +350,28 @@ def test_a_method_that_registers_both_ways_takes_its_pairs_either_way(
     first = replace(images[0 if forward else 1], modality="t1")
     two = model.card.plan
     torch.testing.assert_close(known.seen[0][0], image_to_network(first, two, network_grid(first, two)))
+
+
+@pytest.mark.parametrize(
+    ("fixed", "moving", "told"),
+    [
+        ("t2", "pd", r"E-MOD-005: moving.nii.gz: modality pd, expected t1 or t2"),
+        ("pd", "t1", r"E-MOD-005: fixed.nii.gz: modality pd, expected t1 or t2"),
+        (
+            "t2",
+            "T2",
+            r"E-MOD-005: moving.nii.gz: .*T2, as the fixed image's, expected one image of t1, the other of t2",
+        ),
+    ],
+)
+def test_of_a_pair_the_image_with_the_wrong_name_is_refused(
+    trained: Trained, plan: MakePlan, monkeypatch: pytest.MonkeyPatch, fixed: str, moving: str, told: str
+) -> None:
+    images = [
+        replace(textured(FIXED, name), name=f"{side}.nii.gz") for side, name in (("fixed", fixed), ("moving", moving))
+    ]
+    with pytest.raises(InputError, match=told):
+        register_with(both_ways(trained, plan, monkeypatch), *images)
 
 
 def test_one_direction_alone_stays_refused(trained: Trained, plan: MakePlan) -> None:

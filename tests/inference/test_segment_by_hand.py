@@ -107,7 +107,7 @@ def test_the_method_is_told_the_modality(trained: Trained, plan: MakePlan) -> No
     image, _ = two_blocks(centred((16, 14, 12), np.diag([3.0, 3.0, 4.0])))
     two = {"t1": Intensity(kind="none"), "t2": Intensity(kind="none")}
     model = trained("threshold", plan(labels=LABELS, modalities=two))
-    with pytest.raises(ConfigurationError, match=r"E-MOD-010: the modality of the image is open, .*--modality"):
+    with pytest.raises(ConfigurationError, match=r"E-MOD-010: .*the modality of the image is open, .*--modality"):
         segment_with(model, image)
     segment_with(model, Image(image.data, image.grid, "t2"))
     assert model.method.modality == "t2"  # type: ignore[attr-defined]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
@@ -12,9 +14,13 @@ from anamorph.cli.arguments import Form
 
 if TYPE_CHECKING:
     from anamorph.cli.screen import Screen
-    from anamorph.data.cohort import Cohort
+    from anamorph.data.cohort import Cohort, Pair
+    from anamorph.evaluation.comparison import Comparison
     from anamorph.evaluation.scores import Score
+    from anamorph.inference.image_translators import ImageTranslator
     from anamorph.inference.model_folder import Model
+    from anamorph.pairwise.register import Progress
+    from anamorph.report.sheet import Sheet
 
 
 Task = Literal["register", "segment", "translate"]
@@ -95,6 +101,7 @@ def run(request: EvaluateRequest, screen: Screen) -> int:
     from anamorph.evaluation.scores import to_csv
     from anamorph.inference.contenders import read_models
     from anamorph.inference.run_folder import Run
+    from anamorph.report.comparison import render_comparison
 
     if not (request.model or request.methods or request.peers or request.transforms or request.segmentations):
         do = "give --model, --methods, --peers, --transforms or --segmentations"
@@ -106,13 +113,16 @@ def run(request: EvaluateRequest, screen: Screen) -> int:
     task = _task_of(request, models)
     with Run(request.out, "evaluate", request.model_dump(), (), request.force, screen.warning) as record:
         with screen.progress() as progress:
-            scores = _evaluate(request, task, cohort, models, progress)
-        with atomic_write(record.path("scores.csv")) as part:
-            part.write_text(to_csv(scores), encoding="utf-8")
-        comparison = None  # where every case failed there is nothing to compare, and the reasons are what matters
-        if any(score.metric != FAILED for score in scores):
-            title = f"Evaluation on {request.cohort.resolve().name}"
-            comparison = write_comparison(scores, request.out, title=title, written=record.path)
+            scores, draw = _evaluate(request, task, cohort, models, progress)
+            with atomic_write(record.path("scores.csv")) as part:
+                part.write_text(to_csv(scores), encoding="utf-8")
+            comparison = None  # where every case failed there is nothing to compare, and the reasons are what matters
+            if any(score.metric != FAILED for score in scores):
+                comparison = write_comparison(scores, request.out, formats=("csv", "md", "tex"), written=record.path)
+                title = f"Evaluation on {request.cohort.resolve().name}"
+                page = render_comparison(comparison, title=title, pictures=draw(comparison))
+                with atomic_write(record.path("comparison.html")) as part:
+                    part.write_text(page, encoding="utf-8")
         record.finish()
     if comparison is not None:
         show(comparison, screen)
@@ -150,15 +160,20 @@ def cohort_of(path: Path) -> Cohort:
     return PreparedCohort.open(path).cohort if (path / "index.json").exists() else read_cohort(path)
 
 
-def _evaluate(request: EvaluateRequest, task: Task, cohort: Cohort, models: dict[str, Model], progress) -> list[Score]:
+def _evaluate(
+    request: EvaluateRequest, task: Task, cohort: Cohort, models: dict[str, Model], progress: Progress
+) -> tuple[list[Score], Callable[[Comparison], Mapping[str, Sheet]]]:
+    """The scores, and what draws single cases."""
     import torch
 
     from anamorph.inference import contenders
     from anamorph.inference.evaluate import (
+        by_target,
         chosen_pairs,
         evaluate_registration,
         evaluate_segmentation,
         evaluate_translation,
+        pairs_for,
         spread,
     )
     from anamorph.inference.image_translators import translating_model
@@ -171,16 +186,73 @@ def _evaluate(request: EvaluateRequest, task: Task, cohort: Cohort, models: dict
             *(contenders.stored_labels(folder) for folder in request.segmentations),
         ]
         chosen = spread(wanted, request.most_items)
-        return evaluate_segmentation(chosen, segmenters, rows, names=names, progress=progress)
+        return evaluate_segmentation(chosen, segmenters, rows, names=names, progress=progress), _nothing_drawn
     pairs = chosen_pairs(part, request.rule, request.fixed_modality, request.moving_modality)
-    pairs = spread(pairs, request.most_items)
     if task == "translate":
         translators = [translating_model(model, name) for name, model in models.items()]
-        return evaluate_translation(pairs, translators, rows, listed=part.listed, progress=progress)
+        pairs, spared = pairs_for(pairs, translators)
+        pairs = spread(pairs, request.most_items)
+        told = {"listed": part.listed, "spared": spared, "progress": progress}
+        scores = evaluate_translation(pairs, translators, rows, **told)
+        return by_target(scores, pairs), partial(_sheets, pairs, translators, part.listed, progress)
     registrars = [
         *(contenders.engine(name, request.device) for name in request.methods),
         *(contenders.peer(name, torch.get_num_threads(), 3600.0) for name in request.peers),
         *(contenders.stored_transforms(folder) for folder in request.transforms),
         *(contenders.registering_model(model, name) for name, model in models.items()),
     ]
-    return evaluate_registration(pairs, registrars, rows, names=names, progress=progress)
+    pairs, spared = pairs_for(pairs, registrars)
+    pairs = spread(pairs, request.most_items)
+    scores = evaluate_registration(pairs, registrars, rows, names=names, spared=spared, progress=progress)
+    return scores, _nothing_drawn
+
+
+def _nothing_drawn(comparison: Comparison) -> Mapping[str, Sheet]:
+    return {}
+
+
+def _sheets(
+    pairs: Sequence[Pair],
+    translators: Sequence[ImageTranslator],
+    listed: Sequence[Pair],
+    progress: Progress,
+    comparison: Comparison,
+) -> Mapping[str, Sheet]:
+    """Of each part of the table the best, median and worst case of its last method, translated again."""
+    from anamorph.cli.experiment_figures import MOST_COLUMNS
+    from anamorph.data.files import read_labels
+    from anamorph.inference.evaluate import target_label, translations_of
+    from anamorph.report.translation_sheets import TranslatedCase, sheet_of_translations
+    from anamorph.training.experiment_cases import evenly, telling_cases
+
+    named, sheets = {pair.name: pair for pair in pairs}, dict[str, Sheet]()
+    targets = dict.fromkeys(target_label(pair) for pair in pairs)
+    for done, label in enumerate(targets):
+        progress("pictures", done / len(targets))
+        part = _of_label(comparison, label)
+        if not part.methods:
+            continue
+        chosen, methods = telling_cases(part), evenly(part.methods, MOST_COLUMNS)
+        shown = [one for one in translators if one.name in methods]
+        cases = dict[str, TranslatedCase]()
+        for name in chosen.values():
+            pair = named[name]
+            if found := translations_of(pair, shown, listed):
+                labels = None if pair.moving.labels is None else read_labels(pair.moving.labels)
+                cases[name] = TranslatedCase.of(found, pair.fixed.modality, labels)
+        chosen = {what: name for what, name in chosen.items() if name in cases}
+        if chosen:
+            title = f"{label}: {' and '.join(chosen)} case of {part.methods[-1]}"
+            sheets[title] = sheet_of_translations(cases, chosen, methods, part)
+    progress("pictures", 1.0)
+    return sheets
+
+
+def _of_label(comparison: Comparison, label: str) -> Comparison:
+    """The part that is about one label, with the methods that have values there."""
+    leading = tuple(column for column in comparison.leading if column.label == label)
+    methods = tuple(
+        name for name in comparison.methods
+        if any(name in column.cells and column.cells[name].values for column in leading[:1])
+    )  # fmt: skip
+    return replace(comparison, methods=methods, leading=leading)

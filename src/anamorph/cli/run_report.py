@@ -102,12 +102,13 @@ def facts_of(run: Run) -> dict[str, Any]:
     from anamorph import __version__
     from anamorph.inference.run_folder import environment, peak_memory_mb
 
-    inputs = run.facts.get("inputs", {})
+    inputs, modalities = run.facts.get("inputs", {}), run.facts.get("modalities", {})
     facts: dict[str, Any] = {"version": f"anamorph {__version__}", "peak memory": f"{peak_memory_mb()} MiB"}
     if "start" in run.facts:
         facts["start"] = run.facts["start"]
     facts |= {
         "inputs": {name: f"{file['name']} (sha256 {file['sha256'][:12]})" for name, file in inputs.items()},
+        "modalities": modalities,
         "grids": {side: _grid(geometry) for side, geometry in run.facts.get("geometry", {}).items()},
         "environment": {name: value for name, value in environment().items() if value is not None},
     }

@@ -67,6 +67,7 @@ def report_of(request: TranslationRequest, result: TranslationResult, run: Run) 
         fixed=found.source.data[0].numpy(),
         fixed_modality=found.source.modality,
         moving_modality=found.image.modality,
+        windows=result.model.card.plan.windows,
         further_images=images,
         scores=score_rows(result.scores),
         warnings=run.warnings,

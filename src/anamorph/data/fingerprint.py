@@ -7,7 +7,7 @@ spacing         median over the training scans, along each world axis; larger, b
                 have more than ``max_voxels``
 shape           the largest field of view, unless it is a stray one: then the 95th percentile
 modalities      a CT, by its name or its values: the window of the pairwise engine; an MR: percentiles 1 to 99 of what
-                is above 0; all else: of everything
+                is above 0, unless its values go on below; all else: of everything
 labels          the union over the training scans
 ==============  ================================================================================================
 """
@@ -30,6 +30,7 @@ from anamorph.data.cohort import Cohort, Scan
 from anamorph.data.files import read, read_labels, read_volume
 from anamorph.data.guard import sniff
 from anamorph.data.image import Image, ReadPolicy
+from anamorph.data.intensity import goes_below_zero
 from anamorph.data.metaimage import open_metaimage
 from anamorph.data.mgh import open_mgh
 from anamorph.data.nifti import choose_affine, header_of_pair, open_nifti
@@ -195,7 +196,8 @@ def _intensity(modality: str, images: Sequence[Image]) -> Intensity:
         warn("W-COH-041", f"values of modality {modality!r} begin at {low:.4g}: no HU, so percentiles are used")
     elif hounsfield:
         return CT_WINDOW
-    return Intensity(content="positive" if MR.search(modality) else "all")
+    above_zero = MR.search(modality) and not any(goes_below_zero(image.data.numpy()) for image in images)
+    return Intensity(content="positive" if above_zero else "all")
 
 
 def _looks_like_ct(image: Image) -> bool:

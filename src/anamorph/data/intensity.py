@@ -33,6 +33,9 @@ BACKGROUND_PERCENTILE = 0.5
 LEAST_RANGE = 1e-6
 """Share of its largest value that a range has to span; below it, an image shows nothing."""
 
+BELOW_ZERO = 0.1
+"""Share of the 99th percentile by which the 1st lies below 0 where 0 is not the darkest that was measured."""
+
 VALUES_AT_ONCE = 2**20
 
 
@@ -152,3 +155,9 @@ def _thinned(values: Tensor) -> np.ndarray:
     flat = values.flatten()
     every = -(-flat.numel() // MOST_VALUES) | 1  # odd, or it would meet the same columns of every row
     return flat[::every].numpy()
+
+
+def goes_below_zero(values: Float[np.ndarray, "..."]) -> bool:
+    """Whether more than noise and ringing lies below 0, as in a CT, or in an MR of zero mean."""
+    low, high = np.percentile(values, (1, 99))
+    return bool(low < -BELOW_ZERO * abs(high))

@@ -81,6 +81,11 @@ class Plan(BaseModel):
         """2 or 3."""
         return len(self.shape)
 
+    @property
+    def windows(self) -> dict[str, tuple[float, float]]:
+        """Ends of those modalities that are prepared by a window."""
+        return {name: (one.low, one.high) for name, one in self.modalities.items() if one.kind == "window"}
+
     @model_validator(mode="after")
     def _check(self) -> Plan:
         if not len(self.shape) == len(self.spacing) == len(self.orientation) or self.ndim not in (2, 3):

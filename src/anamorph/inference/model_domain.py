@@ -16,6 +16,7 @@ from torch import Tensor
 
 from anamorph.data.files import read_mask
 from anamorph.data.image import Image, Mask, ReadPolicy
+from anamorph.data.intensity import goes_below_zero
 from anamorph.data.network_grid import CONTENT_SHARE, image_to_network, middle_of, network_grid
 from anamorph.data.plan import Intensity, Plan
 from anamorph.errors import ConfigurationError, InputError, NumericalError, warn
@@ -91,19 +92,28 @@ def admitted_pair(model: Model, fixed: Image, moving: Image) -> tuple[Image, Ima
     Raises:
         InputError, ConfigurationError: as ``admitted``.
     """
-    backward = _swapped(model, fixed.modality, moving.modality)
+    backward = _swapped(model, fixed, moving)
     sides: tuple[Side, Side] = ("moving", "fixed") if backward else ("fixed", "moving")
     return admitted(model, fixed, sides[0]), admitted(model, moving, sides[1]), backward
 
 
-def _swapped(model: Model, fixed: str | None, moving: str | None) -> bool:
+def _swapped(model: Model, fixed: Image, moving: Image) -> bool:
+    """Whether a pair is the other way round than in training; refuses names of no such pair (E-MOD-005)."""
     pairs = model.card.pairs
     if not isinstance(model.method, BothWays) or pairs is None or not (pairs.fixed_modality and pairs.moving_modality):
         return False
-    wanted = [(fixed, pairs.moving_modality.lower()), (moving, pairs.fixed_modality.lower())]
-    given = [(name.lower(), swapped) for name, swapped in wanted if name is not None]
-    different = pairs.fixed_modality.lower() != pairs.moving_modality.lower()
-    return different and bool(given) and all(name == swapped for name, swapped in given)
+    first, second = pairs.fixed_modality.lower(), pairs.moving_modality.lower()
+    if first == second:
+        return False
+    here, there = (
+        None if image.modality is None else known_modality(model, image.modality, name=image.name).lower()
+        for image in (fixed, moving)
+    )
+    if here is not None and here == there:
+        expected = f"one image of {pairs.fixed_modality}, the other of {pairs.moving_modality}"
+        do = "name them with --fixed-modality and --moving-modality"
+        raise _foreign(moving.name, f"modality {moving.modality}, as the fixed image's", expected, do)
+    return here == second or there == first
 
 
 def known_modality(model: Model, modality: str | None, side: Side = "image", name: str = "") -> str:
@@ -118,11 +128,12 @@ def known_modality(model: Model, modality: str | None, side: Side = "image", nam
             return choices[0]
         flag = "--modality" if side == "image" else f"--{side}-modality"
         found = f"the modality of the {role} is open"
-        raise ConfigurationError("E-MOD-010", found, expected=", ".join(choices), do=f"name it with {flag}")
+        do = f"name it with {flag}"
+        raise ConfigurationError("E-MOD-010", found, file=name or None, expected=" or ".join(choices), do=do)
     names = {name.lower(): name for name in choices}
     if modality.lower() not in names:
         near = get_close_matches(modality.lower(), names, n=1)
-        does = f"{wanted} as the {role}" if wanted else f"one of {', '.join(known)}"
+        does = f"{wanted} as the {role}" if wanted else " or ".join(known)
         do = f"did you mean {names[near[0]]}?" if near else "use a model made for it"
         raise _foreign(name, f"modality {modality}", does, do)
     return names[modality.lower()]
@@ -149,7 +160,7 @@ def question(
         mask: that it was prepared with.
 
     Warns:
-        W-MOD-005: its voxels. W-MOD-012: its field of view. W-MOD-013: its values. W-MOD-017: its modality.
+        W-MOD-005: its voxels. W-MOD-012: its field of view. W-MOD-013, W-MOD-017: as ``question_values``.
     """
     plan, modality = model.card.plan, image.modality or ""
     sizes = _sizes_along(image.grid, grid)
@@ -162,9 +173,26 @@ def question(
     if (share > FAR_OFF).any() or (share < 1 / FAR_OFF).any():
         found = f"the image is {_shown(share)} times as long along each axis as what the network sees"
         warn("W-MOD-012", f"{found}; crop it to the region of interest, or check its header", file=image.name or None)
-    strange = _strange_values(image, plan.modalities[modality])
+    question_values(model, image, grid, prepared, mask)
+
+
+def question_values(
+    model: Model,
+    image: Image,
+    grid: Grid,
+    prepared: Float[Tensor, "channels *net"],
+    mask: Mask | None = None,
+) -> None:
+    """Tell where an image's values are not those of its modality in training; arguments of ``question``.
+
+    Warns:
+        W-MOD-013: its values. W-MOD-017: its modality.
+    """
+    modality = image.modality or ""
+    strange = _strange_values(image, model.card.plan.modalities[modality])
     if strange:
-        warn("W-MOD-013", f"{strange}; check the modality and the unit", file=image.name or None)
+        found = f"{strange}; check that it is of modality {modality}, and its unit"
+        warn("W-MOD-013", found, file=image.name or None)
     other = _likelier_modality(model, image, grid, prepared, mask)
     if other:
         found = f"looks like {other}, but is taken for {modality}"
@@ -269,10 +297,13 @@ def _extent(image: Grid, grid: Grid) -> Float[np.ndarray, " ndim"]:
 
 
 def _strange_values(image: Image, intensity: Intensity) -> str:
-    """What is odd about values that should lie about a window; empty where nothing is."""
+    """What is odd about values that should lie about a window, or above 0; empty where nothing is."""
+    values = _thinned(image.data.numpy())
     if intensity.kind != "window":
+        if intensity.content == "positive" and goes_below_zero(values):
+            return f"values from {float(values.min()):.4g} on, while only those above 0 were looked at in training"
         return ""
-    low, high = (float(value) for value in np.percentile(_thinned(image.data.numpy()), (1, 99)))
+    low, high = (float(value) for value in np.percentile(values, (1, 99)))
     margin = LEAST_CONTRAST * (intensity.high - intensity.low)
     window = f"the window of the training is {intensity.low:g} to {intensity.high:g}"
     if high < intensity.low + margin or low > intensity.high - margin or high - low < margin:

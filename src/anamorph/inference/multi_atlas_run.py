@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import csv
 import io
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -45,9 +44,10 @@ from anamorph.inference.multi_atlas_cases import Target
 from anamorph.inference.multi_atlas_stages import MultiAtlasSegmentation
 from anamorph.inference.register import resolve_device
 from anamorph.inference.request import PAIRWISE, SegmentationRequest
-from anamorph.inference.run import geometry_of, hashes_of, labels_of, refuse_changes
+from anamorph.inference.run import geometry_of, hashes_of, labels_of, refuse_changes, rounded_seconds
 from anamorph.inference.run_folder import Run
 from anamorph.inference.segment_run import scored
+from anamorph.inference.stages import Stages
 from anamorph.pairwise.register import Progress
 from anamorph.pairwise.settings import PairwiseSettings
 from anamorph.spatial.grid import Grid
@@ -317,12 +317,12 @@ def _grids(files: Iterable[Path], policy: ReadPolicy) -> Iterator[Grid]:
 
 def _finished(request: SegmentationRequest, case: _Asked, found: MultiAtlasSegmentation, run: Run) -> CaseResult:
     """Score and write one image."""
-    begin = time.perf_counter()
-    truth = None if case.target.truth is None else case.target.truth()
-    scores = scored(found, truth, request.ignore_labels, METHOD, case.target.name, "atlases")
+    stages = Stages()
+    with stages("evaluate"):
+        truth = None if case.target.truth is None else case.target.truth()
+        scores = scored(found, truth, request.ignore_labels, METHOD, case.target.name, "atlases")
     if not case.folder:
-        seconds = {**found.seconds, "evaluate": time.perf_counter() - begin}
-        run.facts["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
+        run.facts["seconds"] = rounded_seconds(found.seconds, stages)
         run.facts["geometry"] = {"image": geometry_of(found.image.grid), "region": geometry_of(found.region)}
         run.facts["labels"] = {str(value): name for value, name in found.labels.names.items()}
     run.facts["atlases"] += _rows(case.target, found)

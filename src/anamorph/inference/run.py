@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +18,12 @@ from anamorph.data.transform_files import read_transform, write_transform
 from anamorph.errors import AnamorphWarning, ConfigurationError, InputError, IntegrityError, NumericalError, warn
 from anamorph.evaluation import appearance, folding, landmarks, overlap, surface
 from anamorph.evaluation.scores import Score, of_case, to_csv
-from anamorph.inference.model_folder import read_model
+from anamorph.inference.model_folder import Model, read_model
 from anamorph.inference.register import Registration, register
 from anamorph.inference.register_model import register_with
 from anamorph.inference.request import RegistrationRequest
 from anamorph.inference.run_folder import Run
+from anamorph.inference.stages import Stages
 from anamorph.inference.warp import comparable, warp
 from anamorph.pairwise.register import Progress
 from anamorph.spatial.grid import Grid
@@ -47,10 +47,12 @@ class RunResult:
         warped: the moving image after registration.
         displacement_mm: the whole map on the fixed grid, d I J (K), RAS mm.
         inverse_mm: its inverse on the moving grid.
+        backward_mm: on the moving grid, what a method that registers both ways found beside the map; None of others.
         jacobian: the determinant of the map, I J (K).
         fixed_labels: of the fixed image, where given.
         warped_labels: of the moving image on the fixed grid, where given.
-        scores: every row; ``method`` is "before" or "anamorph".
+        scores: every row; ``method`` is "before" or the registration's.
+        model: that registered; None where the pairwise engine did.
     """
 
     registration: Registration
@@ -58,10 +60,12 @@ class RunResult:
     warped: Image
     displacement_mm: np.ndarray
     inverse_mm: np.ndarray
+    backward_mm: np.ndarray | None
     jacobian: np.ndarray
     fixed_labels: Labelmap | None
     warped_labels: Labelmap | None
     scores: Sequence[Score]
+    model: Model | None
 
 
 def run_registration(request: RegistrationRequest, run: Run, progress: Progress | None = None) -> RunResult:
@@ -83,35 +87,38 @@ def run_registration(request: RegistrationRequest, run: Run, progress: Progress 
     run.facts["geometry"] = {"fixed": geometry_of(fixed.grid), "moving": geometry_of(moving.grid)}
     truth = _read_truth(request, fixed, moving, plain)
     initial = None if request.initial is None else read_transform(request.initial, plain)
-    registration = _registered(request, fixed, moving, initial, plain, run, progress)
-    if progress is not None:
-        progress("write", 0.0)
-    result = _evaluate(request, registration, truth, run)
-    _write_files(result, run)
-    refuse_changes(request.inputs(), hashes)
-    if progress is not None:
-        progress("write", 1.0)
+    model = None if request.model is None else read_model(request.model, request.device)
+    if model is not None:
+        run.facts["model"] = model.facts
+    registration = _registered(request, model, fixed, moving, initial, plain, progress)
+    names = {"fixed": registration.fixed.modality, "moving": registration.moving.modality}
+    run.facts["modalities"] = {side: name for side, name in names.items() if name is not None}
+    stages = Stages(progress)
+    with stages("evaluate"):
+        result = _evaluate(request, model, registration, truth, run)
+    run.facts["seconds"] = rounded_seconds(registration.seconds, stages)
+    with stages("write"):
+        _write_files(result, run)
+        refuse_changes(request.inputs(), hashes)
     return result
 
 
 def _registered(
     request: RegistrationRequest,
+    model: Model | None,
     fixed: Image,
     moving: Image,
     initial: Transform | None,
     policy: ReadPolicy,
-    run: Run,
     progress: Progress | None,
 ) -> Registration:
     """By the model where one is given, else by the pairwise engine."""
-    if request.model is None:
+    if model is None:
         return register(
             fixed, moving, settings=request.settings, fixed_mask=request.fixed_mask, moving_mask=request.moving_mask,
             initial=initial, policy=policy, device=request.device, max_memory=request.max_memory,
             allow_flat=request.allow_flat, progress=progress,
         )  # fmt: skip
-    model = read_model(request.model, request.device)
-    run.facts["model"] = model.facts
     return register_with(
         model, fixed, moving, fixed_mask=request.fixed_mask, moving_mask=request.moving_mask, initial=initial,
         policy=policy, max_memory=request.max_memory, allow_flat=request.allow_flat, progress=progress,
@@ -173,34 +180,47 @@ def labels_of(image: Image, path: Path, policy: ReadPolicy) -> Labelmap:
     return warp(labels, Affine.identity(image.grid.ndim), image.grid)
 
 
-def _evaluate(request: RegistrationRequest, registration: Registration, truth: _Truth, run: Run) -> RunResult:
+def _evaluate(
+    request: RegistrationRequest, model: Model | None, registration: Registration, truth: _Truth, run: Run
+) -> RunResult:
     fixed, moving, transform = registration.fixed, registration.moving, registration.transform
-    begin = time.perf_counter()
     displacement = transform.displacement_on(fixed.grid)
     inverse = transform.inverse().displacement_on(moving.grid)
     jacobian = folding.jacobian_determinant(displacement, fixed.grid.affine).astype(np.float32)
     before, rows, _ = _scored("before", registration.initial, request, registration, truth)
-    warped, after, warped_labels = _scored("anamorph", transform, request, registration, truth)
+    warped, after, warped_labels = _scored(registration.method, transform, request, registration, truth)
     residual = folding.inverse_residual_scores(displacement, fixed.grid.affine, inverse, moving.grid.affine)
-    whole = [*folding.folding_scores(displacement, fixed.grid.affine), *residual]
-    if registration.backward is not None:
-        maps = displacement, fixed.grid.affine, registration.backward.displacement_on(moving.grid), moving.grid.affine
-        whole += folding.inverse_residual_scores(*maps, metric="inverse_consistency")
-    rows += [*after, *of_case(whole, fixed.name, "anamorph")]
-    advice = "raise --smoothness" if request.model is None else "train with more smoothness"
+    back = None if registration.backward is None else registration.backward.displacement_on(moving.grid)
+    consistency = list[Score]()
+    if back is not None:
+        maps = displacement, fixed.grid.affine, back, moving.grid.affine
+        consistency = folding.inverse_residual_scores(*maps, metric="inverse_consistency")
+    whole = [*folding.folding_scores(displacement, fixed.grid.affine), *residual, *consistency]
+    rows += [*after, *of_case(whole, fixed.name, registration.method)]
+    advice = "raise --smoothness" if model is None else "train with more smoothness"
     _question_folding(float((jacobian <= 0).mean()), request.strict_qc, advice)
     unevenness = next(row.value for row in whole if row.metric == "sd_log_jacobian")
     if unevenness > UNEVEN_VOLUMES:
         found = f"volumes change unevenly (SD of the log Jacobian {unevenness:.2f})"
         warn("W-REG-017", f"{found}; look at the deformation, or {advice}")
-    seconds = {**registration.seconds, "evaluate": time.perf_counter() - begin}
-    run.facts["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
-    run.facts["inverse_residual"] = {row.metric: row.value if np.isfinite(row.value) else None for row in residual}
+    run.facts["inverse_residual"] = _told(residual)
+    if consistency:
+        run.facts["inverse_consistency"] = _told(consistency)
     if (found := registration.found) is not None:
         run.facts |= {"start": found.start.origin, "kept": found.kept, "working_grid": geometry_of(found.working_grid)}
     return RunResult(
-        registration, before, warped, displacement, inverse, jacobian, truth.fixed_labels, warped_labels, tuple(rows)
-    )
+        registration, before, warped, displacement, inverse, back, jacobian, truth.fixed_labels, warped_labels,
+        tuple(rows), model,
+    )  # fmt: skip
+
+
+def _told(rows: Sequence[Score]) -> dict[str, float | None]:
+    return {row.metric: row.value if np.isfinite(row.value) else None for row in rows}
+
+
+def rounded_seconds(found: Mapping[str, float], stages: Stages) -> dict[str, float]:
+    """Of what found the result, and of the stages that followed, for ``run.json``."""
+    return {name: round(value, 3) for name, value in {**found, **stages.seconds}.items()}
 
 
 def _question_folding(share: float, strict: bool, advice: str) -> None:
@@ -246,8 +266,10 @@ def _write_files(result: RunResult, run: Run) -> None:
     whole = DisplacementField(torch.from_numpy(result.displacement_mm), registration.fixed.grid)
     write_transform(registration.transform, run.path("transform.h5"), registration.fixed.grid, overwrite=True)
     write_transform(whole, run.path("displacement.nii.gz"), registration.fixed.grid, overwrite=True)
-    back = DisplacementField(torch.from_numpy(result.inverse_mm), registration.moving.grid)
-    write_transform(back, run.path("inverse_displacement.nii.gz"), registration.moving.grid, overwrite=True)
+    for name, field in (("inverse", result.inverse_mm), ("backward", result.backward_mm)):
+        if field is not None:
+            back = DisplacementField(torch.from_numpy(field), registration.moving.grid)
+            write_transform(back, run.path(f"{name}_displacement.nii.gz"), registration.moving.grid, overwrite=True)
     write_transform(registration.linear, run.path("affine.tfm"), overwrite=True)
     with atomic_write(run.path("scores.csv")) as part:
         part.write_text(to_csv(result.scores), encoding="utf-8")

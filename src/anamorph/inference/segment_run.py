@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,9 +19,10 @@ from anamorph.inference.model_folder import Model, read_model
 from anamorph.inference.model_variants import with_settings
 from anamorph.inference.multi_atlas_stages import MultiAtlasSegmentation
 from anamorph.inference.request import SegmentationRequest
-from anamorph.inference.run import geometry_of, hashes_of, labels_of, refuse_changes
+from anamorph.inference.run import geometry_of, hashes_of, labels_of, refuse_changes, rounded_seconds
 from anamorph.inference.run_folder import Run
 from anamorph.inference.segment import Segmentation, segment_with
+from anamorph.inference.stages import Stages
 from anamorph.pairwise.register import Progress
 
 
@@ -65,20 +65,18 @@ def run_segmentation(request: SegmentationRequest, run: Run, progress: Progress 
         model, image, mask=request.mask, probabilities=request.probabilities, policy=plain,
         max_memory=request.max_memory, progress=progress,
     )  # fmt: skip
-    if progress is not None:
-        progress("write", 0.0)
-    begin = time.perf_counter()
-    scores = scored(segmentation, truth, request.ignore_labels, model.card.method, image.name)
-    seconds = {**segmentation.seconds, "evaluate": time.perf_counter() - begin}
-    run.facts["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
+    stages = Stages(progress)
+    with stages("evaluate"):
+        scores = scored(segmentation, truth, request.ignore_labels, model.card.method, image.name)
+    run.facts["seconds"] = rounded_seconds(segmentation.seconds, stages)
+    run.facts["modalities"] = {"image": segmentation.image.modality}
     if segmentation.atlas is not None and segmentation.atlas.losses:
         losses = segmentation.atlas.losses
         run.facts["refinement"] = {"steps": len(losses) - 1, "objective_before": losses[0], "objective": min(losses)}
     run.facts["labels"] = {str(value): name for value, name in segmentation.labels.names.items()}
-    _write_files(segmentation, scores, run)
-    refuse_changes(request.inputs(), hashes)
-    if progress is not None:
-        progress("write", 1.0)
+    with stages("write"):
+        _write_files(segmentation, scores, run)
+        refuse_changes(request.inputs(), hashes)
     return SegmentationResult(segmentation, model, truth, scores)
 
 

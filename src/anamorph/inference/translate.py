@@ -34,6 +34,7 @@ from anamorph.inference.model_domain import (
     own_grid,
     question,
     question_alignment,
+    question_values,
     refuse_flat,
     refuse_task,
 )
@@ -128,7 +129,7 @@ def translate_with(
     assert isinstance(method, Translation)
     image = image if isinstance(image, Image) else read(image, policy)
     if image.modality is None:
-        image = replace(image, modality=method.modalities[OTHER[method.target_of()]])
+        image = replace(image, modality=method.modalities[OTHER[method.target_of(name=image.name)]])
     image = admitted(model, image)
     source = image.modality or ""
     target = method.modalities[method.target_of(source, image.name)]
@@ -164,6 +165,22 @@ def in_file(prepared: Float[Tensor, "..."], intensity: Intensity) -> tuple[Scale
     if intensity.kind == "window":
         return "file", intensity.low + prepared * (intensity.high - intensity.low)
     return ("file" if intensity.kind == "none" else "prepared"), prepared
+
+
+def question_truth(model: Model, found: Translated, truth: Image) -> None:
+    """Tell where what is given for the true image does not look like one of the translation's modality.
+
+    Args:
+        model: that translated.
+        found: by it.
+        truth: on any grid of the model's dimension and channels.
+
+    Warns:
+        W-MOD-013, W-MOD-017: as ``question_values``.
+    """
+    truth, plan = replace(truth, modality=found.image.modality), model.card.plan
+    grid = own_grid(truth, plan)
+    question_values(model, truth, grid, image_to_network(truth, plan, grid))
 
 
 def compare_translation(

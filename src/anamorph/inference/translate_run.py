@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,9 +11,16 @@ from anamorph.data.image import ReadPolicy
 from anamorph.errors import InputError
 from anamorph.evaluation.scores import Score, of_case, to_csv
 from anamorph.inference.model_folder import Model, read_model
-from anamorph.inference.run import geometry_of, hashes_of, refuse_changes
+from anamorph.inference.run import geometry_of, hashes_of, refuse_changes, rounded_seconds
 from anamorph.inference.run_folder import Run
-from anamorph.inference.translate import Translated, TranslationError, compare_translation, translate_with
+from anamorph.inference.stages import Stages
+from anamorph.inference.translate import (
+    Translated,
+    TranslationError,
+    compare_translation,
+    question_truth,
+    translate_with,
+)
 from anamorph.inference.translate_request import TranslationRequest
 from anamorph.pairwise.register import Progress
 
@@ -58,25 +64,25 @@ def run_translation(request: TranslationRequest, run: Run, progress: Progress | 
     found = translate_with(
         model, image, mask=request.mask, policy=plain, max_memory=request.max_memory, progress=progress
     )
-    if progress is not None:
-        progress("write", 0.0)
-    begin = time.perf_counter()
-    compared = None if truth is None else compare_translation(model, found, truth)
+    stages, compared = Stages(progress), None
+    if truth is not None:
+        with stages("evaluate"):
+            question_truth(model, found, truth)
+            compared = compare_translation(model, found, truth)
     scores = () if compared is None else tuple(of_case(compared.scores, image.name, model.card.method))
-    seconds = {**found.seconds, "evaluate": time.perf_counter() - begin}
-    run.facts["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
+    run.facts["seconds"] = rounded_seconds(found.seconds, stages)
+    run.facts["modalities"] = {"image": found.source.modality}
     run.facts["translation"] = {
         "from": found.source.modality,
         "to": found.image.modality,
         "scale": found.scale,
         "limits": list(found.limits),
     }
-    write(found.image, run.path("translation.nii.gz"))
-    if compared is not None:
-        write(compared.error, run.path("error.nii.gz"))
-        with atomic_write(run.path("scores.csv")) as part:
-            part.write_text(to_csv(scores), encoding="utf-8")
-    refuse_changes(request.inputs(), hashes)
-    if progress is not None:
-        progress("write", 1.0)
+    with stages("write"):
+        write(found.image, run.path("translation.nii.gz"))
+        if compared is not None:
+            write(compared.error, run.path("error.nii.gz"))
+            with atomic_write(run.path("scores.csv")) as part:
+                part.write_text(to_csv(scores), encoding="utf-8")
+        refuse_changes(request.inputs(), hashes)
     return TranslationResult(found, model, compared, scores)

@@ -267,12 +267,14 @@ class Translation(Method):
             ConfigurationError: E-MOD-010, there are two, and none is named.
         """
         targets: dict[str, Side] = {self.modalities[OTHER[side]]: side for side in self.targets}
+        known = " or ".join(name for name in self.modalities.values() if name in targets)
         if not modality and len(targets) > 1:
             found = "the modality of the image is open"
-            raise ConfigurationError("E-MOD-010", found, expected=", ".join(targets), do="name it with --modality")
+            do = "name it with --modality"
+            raise ConfigurationError("E-MOD-010", found, file=name or None, expected=known, do=do)
         if modality and modality not in targets:
-            found, expected = f"modality {modality}", " or ".join(targets)
-            raise InputError("E-MOD-005", found, file=name or None, expected=expected, do="use a model made for it")
+            found, do = f"modality {modality}", "use a model made for it"
+            raise InputError("E-MOD-005", found, file=name or None, expected=known, do=do)
         return targets[modality or next(iter(targets))]
 
     @torch.no_grad()

@@ -98,15 +98,23 @@ class Figures:
         return {name: name in there for name in names} | {"labels": any(plane.labels for plane in self.planes)}
 
 
-def window_of(images: Iterable[np.ndarray | None], modality: str | None) -> tuple[float, float]:
+def window_of(
+    images: Iterable[np.ndarray | None],
+    modality: str | None,
+    windows: Mapping[str, tuple[float, float]] | None = None,
+) -> tuple[float, float]:
     """The grey window for images that are to be compared: black and white level.
 
-    CT in Hounsfield units gets [-160, 240]; all else the 1st percentile, and the 99.5th of what lies above it.
+    A modality of ``windows`` gets its own, CT in Hounsfield units [-160, 240]; all else the 1st percentile, and the
+    99.5th of what lies above it.
 
     Args:
         images: of one scale; None and non-finite voxels are left out.
         modality: of the images.
+        windows: by modality.
     """
+    if modality is not None and windows and modality in windows:
+        return windows[modality]
     samples = [image.ravel()[:: max(1, image.size // 200_000)] for image in images if image is not None]
     values = np.concatenate(samples).astype(np.float64) if samples else np.zeros(1)
     values = values[np.isfinite(values)]
@@ -133,9 +141,9 @@ def draw(inputs: ReportInputs) -> Figures:
     """Every picture and line of a report."""
     if not inputs.shape or inputs.affine is None:
         return Figures()
-    moving_window = window_of((inputs.before, inputs.warped), inputs.moving_modality)
+    moving_window = window_of((inputs.before, inputs.warped), inputs.moving_modality, inputs.windows)
     windows = {
-        "fixed": window_of((inputs.fixed,), inputs.fixed_modality),
+        "fixed": window_of((inputs.fixed,), inputs.fixed_modality, inputs.windows),
         "before": moving_window,
         "warped": moving_window,
     }

@@ -28,8 +28,10 @@ class ReportInputs:
         fixed: I J (K).
         before: the moving image brought over by its header alone, or by the given initial transform.
         warped: the moving image after registration.
-        fixed_modality: ``CT`` gets the soft-tissue window; anything else percentiles.
+        fixed_modality: of ``fixed``, which decides its grey window.
         moving_modality: as above, for ``before`` and ``warped``.
+        windows: of modalities that a model sees between two values: those that are black and white. Of others CT gets
+            the soft-tissue window, anything else percentiles.
         displacement_mm: d I J (K), RAS mm, fixed -> moving.
         jacobian: determinant of the whole map, I J (K).
         fixed_labels: integers, 0 is background.
@@ -63,6 +65,7 @@ class ReportInputs:
     warped: Volume | None = None
     fixed_modality: str | None = None
     moving_modality: str | None = None
+    windows: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     displacement_mm: Num[np.ndarray, "ndim ..."] | None = None
     jacobian: Volume | None = None
     fixed_labels: Int[np.ndarray, "..."] | None = None

@@ -137,7 +137,7 @@ def score_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     if compared:
         table.add_column("Before", justify="right", style="dim", no_wrap=True)
     table.add_column("After" if compared else "Value", justify="right", no_wrap=True)
-    table.add_column("Unit", style="dim", overflow="fold", max_width=8)
+    table.add_column("Unit", style="dim", overflow="fold", max_width=9)
 
     last = None
     for score in _shortened(scores):

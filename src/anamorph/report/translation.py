@@ -23,8 +23,8 @@ def draw_translation(inputs: ReportInputs) -> Sheet | None:
     images, source = inputs.further_images, inputs.fixed
     if inputs.kind != "translation" or source is None or inputs.affine is None or TRANSLATED not in images:
         return None
-    own = window_of((source,), inputs.fixed_modality)
-    made = window_of((images.get(TRUE, images[TRANSLATED]),), inputs.moving_modality)
+    own = window_of((source,), inputs.fixed_modality, inputs.windows)
+    made = window_of((images.get(TRUE, images[TRANSLATED]),), inputs.moving_modality, inputs.windows)
     shown = [("Image", source, own), (TRANSLATED, images[TRANSLATED], made)]
     if TRUE in images and ERROR in images:
         largest = largest_error([images[ERROR]])

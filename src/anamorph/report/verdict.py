@@ -12,6 +12,8 @@ from anamorph.report.inputs import ReportInputs
 from anamorph.report.tables import Score, format_value, pair_scores
 
 Tone = Literal["good", "warn", "bad", "plain"]
+EVALUATION = "evaluate"
+"""The stage that judges a result, which no user of the result waits for."""
 SIMILARITIES = ("normalised_mutual_information", "mutual_information", "structural_similarity")
 
 
@@ -48,6 +50,7 @@ def judge(inputs: ReportInputs) -> Verdict:
         _distance(inputs, scores),
         _compared(scores, "Similarity", SIMILARITIES, lower_is_better=False),
         _inverse(scores),
+        _consistency(scores),
         _time(inputs),
     )
     tiles = tuple(tile for tile in candidates if tile is not None)
@@ -140,12 +143,23 @@ def _inverse(scores: Sequence[Score]) -> Tile | None:
     return Tile("Inverse residual", format_value(score.after, score.unit), score.unit, score.title.partition(", ")[2])
 
 
+def _consistency(scores: Sequence[Score]) -> Tile | None:
+    """How far the two maps of a method that registers both ways are from inverses of each other."""
+    score = _first(scores, ("inverse_consistency_p95_mm",))
+    if score is None:
+        return None
+    note = f"{score.title.partition(', ')[2]}; there by one field, back by the other"
+    return Tile("Inverse consistency", format_value(score.after, score.unit), score.unit, note)
+
+
 def _time(inputs: ReportInputs) -> Tile | None:
-    seconds = sum(inputs.seconds_by_stage.values())
+    of_stages = {name: seconds for name, seconds in inputs.seconds_by_stage.items() if name != EVALUATION}
+    seconds = sum(of_stages.values())
     if not seconds:
         return None
-    count = len(inputs.seconds_by_stage)
-    stages = "in 1 stage" if count == 1 else f"in {count} stages"
+    stages = "in 1 stage" if len(of_stages) == 1 else f"in {len(of_stages)} stages"
+    if EVALUATION in inputs.seconds_by_stage:
+        stages += f"; {inputs.seconds_by_stage[EVALUATION]:.1f} s to evaluate"
     if seconds < 100:
-        return Tile("Time", f"{seconds:.1f}", "s", stages)
+        return Tile("Time", f"{seconds:.1f}" if seconds >= 1 else f"{seconds:.2f}", "s", stages)
     return Tile("Time", f"{int(seconds) // 60}:{int(seconds) % 60:02d}", "min", stages)

@@ -53,8 +53,8 @@ def viewer_volumes(inputs: ReportInputs) -> tuple[ViewerVolume, ...]:
     """The volumes of a 3-D report, each within its share of the page; none in 2-D, which the pictures show wholly."""
     if len(inputs.shape) != 3 or inputs.affine is None:
         return ()
-    fixed_window = window_of((inputs.fixed,), inputs.fixed_modality)
-    moving_window = window_of((inputs.before, inputs.warped), inputs.moving_modality)
+    fixed_window = window_of((inputs.fixed,), inputs.fixed_modality, inputs.windows)
+    moving_window = window_of((inputs.before, inputs.warped), inputs.moving_modality, inputs.windows)
     segmented = inputs.kind == "segmentation"
     images = [
         ("fixed", "Fixed" if inputs.kind == "registration" else "Image", inputs.fixed, fixed_window),
