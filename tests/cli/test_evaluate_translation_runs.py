@@ -32,11 +32,12 @@ class Negative(nn.Module):
 
 @pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
-    """Of CycleGAN and CoCycleReg, whose translators give the negative; ct from 0 to 200, mr from 0 to 100."""
+    """Of CycleGAN, CoCycleReg and NeMAR, whose translators give the negative; ct from 0 to 200, mr from 0 to 100."""
     windows = {name: Intensity(kind="window", low=0.0, high=high) for name, high in (("ct", 200.0), ("mr", 100.0))}
     plan = Plan(spacing=(2.0, 2.0, 2.0), shape=SHAPE, modalities=windows)
     folders = {}
-    for name, more in (("cyclegan", {}), ("cocyclereg", {"encoder": (2, 2), "decoder": (2, 2)})):
+    fields = {"encoder": (2, 2), "decoder": (2, 2)}
+    for name, more in (("cyclegan", {}), ("cocyclereg", fields), ("nemar", fields)):
         kind: Any = METHODS[name]
 
         class Known(kind):
@@ -80,6 +81,15 @@ def test_pairs_are_translated_both_ways(anamorph: Run, models: dict[str, Path], 
     assert float(found["cyclegan", "a_ct-a_mr", "rmse"]) == pytest.approx(10, rel=0.05)
     assert float(found["cyclegan", "a_mr-a_ct", "rmse"]) == pytest.approx(5, rel=0.05)
     assert ("cyclegan", "a_ct-a_mr", "folded_voxels") not in found
+    with (out / "comparison.csv").open(encoding="utf-8", newline="") as file:
+        means = {(row["metric"], row["label"]): row for row in csv.DictReader(file)}
+    assert {label for _, label in means} == {"to ct", "to mr"}
+    assert float(means["rmse", "to mr"]["mean"]) == pytest.approx(5, rel=0.05)
+    page = (out / "comparison.html").read_text(encoding="utf-8")
+    for target, name in (("ct", "a_ct-a_mr"), ("mr", "a_mr-a_ct")):
+        assert f"to {target}: best case of cyclegan" in page
+        assert f"best: {name} (numbers: SSIM, to {target})" in page
+    assert page.count("distance from the true image") == page.count("linearGradient id") == 2
     both = ("--model", models["cyclegan"], models["cocyclereg"], "--task", "translate", "--fixed-modality", "ct")
     assert anamorph("evaluate", cohort, *both, "--out", tmp_path / "both").code == 0
     found = rows(tmp_path / "both")
@@ -97,6 +107,28 @@ def test_a_model_of_two_tasks_registers_where_nothing_is_said(
     flags = ("--model", models["cocyclereg"], "--methods", "none", "--fixed-modality", "ct")
     assert anamorph("evaluate", cohort, *flags, "--out", out).code == 0
     assert ("cocyclereg", "a_ct-a_mr", "folded_voxels") in rows(out)
+
+
+def test_a_one_way_model_does_the_pairs_that_it_can(
+    anamorph: Run, models: dict[str, Path], cohort: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    flags = ("--model", models["nemar"], "--task", "translate")
+    ended = anamorph("evaluate", cohort, *flags, "--out", out, "--quiet")
+    assert ended.code == 0
+    assert ended.err.splitlines() == [
+        "W-EVA-018: nemar was made for 1 of 2 pairs, and does these alone (--fixed-modality ct --moving-modality mr)"
+    ]
+    assert {case for _, case, _ in rows(out)} == {"a_ct-a_mr"}
+    none = anamorph("evaluate", cohort, *flags, "--fixed-modality", "mr", "--out", tmp_path / "none", "--quiet")
+    assert none.code == 3
+    assert none.err.startswith("E-EVA-018: no pair for nemar: modality ct, expected mr; see --rule, --fixed-modality")
+    assert none.err.count("\n") == 1
+    assert not (tmp_path / "none/rows").exists()
+    mixed = ("--model", models["nemar"], models["cyclegan"], "--task", "translate", "--out", tmp_path / "mixed")
+    assert anamorph("evaluate", cohort, *mixed).code == 0
+    page = (tmp_path / "mixed/comparison.html").read_text(encoding="utf-8")
+    assert "to mr: best case of cyclegan" in page
 
 
 @pytest.mark.parametrize(

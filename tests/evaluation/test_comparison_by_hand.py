@@ -119,6 +119,52 @@ def test_a_case_without_any_result_says_why():
     assert "absent: no scores at all (it is not installed)" in notes
 
 
+TWO_SCALES = [
+    Score(metric, value, unit, f"to {target}", case=f"{target}{k}", method=method)
+    for metric, unit, sizes in (
+        ("rmse", "intensity", {"ct": 80.0, "mr": 0.1}),
+        ("seconds_cpu", "s", {"ct": 1, "mr": 3}),
+    )
+    for target, size in sizes.items()
+    for rank, method in enumerate(("a", "b"), 1)
+    for k in range(3)
+    for value in [size * rank + k * size / 100]
+]
+
+
+def test_translations_to_two_scales_have_no_common_mean():
+    inside = [Score("rmse", 0.2, label="to mr, inside the mask", case="mr0", method="a")]
+    found = compare([*TWO_SCALES, *inside])
+    assert [(column.title, column.cells["a"].summary.n) for column in found.leading] == [
+        ("RMSE, to ct", 3), ("RMSE, to mr", 3), ("Time, CPU, to ct", 3), ("Time, CPU, to mr", 3),
+    ]  # fmt: skip
+    assert found.leading[1].cells["a"].summary.mean == pytest.approx(0.101)
+    assert {column.label for column in found.columns} == {"to ct", "to mr", "to mr, inside the mask"}
+    assert column_of(found, "rmse", "to mr").cells["b"].challenges[0].test.n == 3
+    assert [column.title for column in compare(TWO_SCALES, metrics=["rmse"], labels=["to mr"]).leading] == [
+        "RMSE, to mr"
+    ]
+
+
+def test_a_method_that_fails_on_all_of_a_part_says_why():
+    """Its other part has values, so that the table alone would look as if it had not been asked."""
+    rows = [row for row in TWO_SCALES if (row.method, row.label) != ("b", "to mr")]
+    failed = [row for k in range(3) for row in of_case(failed_case(f"E-VAL-004: mr {k}.nii: flat"), f"mr{k}", "b")]
+    found = compare([*rows, *failed])
+    assert column_of(found, "rmse", "to mr").cells["b"].failed["mr1"] == "E-VAL-004: mr 1.nii: flat"
+    assert "b" not in column_of(compare(rows), "rmse", "to mr").cells
+
+
+def test_reasons_that_differ_by_the_file_alone_are_told_once():
+    rows = [*scores("a", ramp(0.9)[:8]), *scores("b", ramp(0.8))]
+    for case in ("c8", "c9"):
+        rows += of_case(failed_case(f"E-MOD-005: {case}_ct.nii.gz: modality ct, expected mr"), case, "a")
+        rows += of_case(failed_case(f"E-VAL-004: {case}.nii: no contrast"), case, "c")
+    notes = list(notes_on(compare(rows)))
+    assert "a: no value in 2 of 10 cases (c8, c9) for any metric: E-MOD-005: modality ct, expected mr" in notes
+    assert "c: no scores at all (E-VAL-004: no contrast)" in notes
+
+
 def test_one_case_cannot_be_tested():
     rows = [*scores("a", [0.9]), *scores("b", [0.8])]
     found = compare(rows)

@@ -17,9 +17,17 @@ from anamorph.data.files import write
 from anamorph.data.image import Image, Mask
 from anamorph.data.plan import Intensity, Plan
 from anamorph.data.transform_files import write_transform
+from anamorph.errors import AnamorphWarning, InputError
 from anamorph.evaluation.scores import Score
-from anamorph.inference.contenders import engine
-from anamorph.inference.evaluate import evaluate_registration, evaluate_translation, truth_of
+from anamorph.inference.contenders import engine, registering_model
+from anamorph.inference.evaluate import (
+    by_target,
+    evaluate_registration,
+    evaluate_translation,
+    pairs_for,
+    translations_of,
+    truth_of,
+)
 from anamorph.inference.image_translators import by_fixed_modality, translating_model, true_map
 from anamorph.inference.model_folder import Model
 from anamorph.inference.translate import INSIDE
@@ -184,6 +192,67 @@ def test_a_model_that_makes_something_else_is_a_failure(negative: Any, pair: Pai
     other = replace(pair, fixed=replace(pair.fixed, modality="pd"))
     found = evaluate_translation([other], [translating_model(negative("nemar"), "one")], tmp_path / "rows")
     assert [row.reason for row in found] == ["E-EVA-018: ct out of mr, expected pd; choose pairs of its modalities"]
+
+
+def test_scores_by_what_they_are_translations_to(negative: Any, pair: Pair, tmp_path: Path) -> None:
+    backward = Pair(pair.moving, pair.fixed)
+    pairs = [pair, backward, replace(pair, fixed=replace(pair.fixed, case="b", image=tmp_path / "nowhere.nii"))]
+    found = by_target(evaluate_translation(pairs, [translating_model(negative("cyclegan"), "one")], tmp_path), pairs)
+    labels = {
+        case: {row.label for row in found if row.case == case and row.metric == "rmse"}
+        for case in {r.case for r in found}
+    }
+    assert labels == {"a_ct-a_mr": {"to ct", f"to ct, {INSIDE}"}, "a_mr-a_ct": {"to mr"}, "b_ct-a_mr": set()}
+    assert [(row.metric, row.label) for row in found if row.case == "b_ct-a_mr"] == [("failed", "")]
+    assert {row.label for row in found if row.metric == "seconds_cpu"} == {"to ct", "to mr"}
+
+
+@pytest.mark.parametrize("task", ["translate", "register"])
+def test_pairs_that_a_model_was_not_made_for_are_told_before_any_work(
+    trained: Callable[..., Model], plan: Callable[..., Plan], pair: Pair, tmp_path: Path, task: str
+) -> None:
+    """NeMAR registers and translates one way; what is not its own it is spared, and nobody fails."""
+    sides = {"pairs": {"rule": "within", "fixed_modality": "ct", "moving_modality": "mr"}}
+    small = {**SMALL, "encoder": (2, 2), "decoder": (2, 2)}
+    model = trained("nemar", plan(modalities=WINDOWS), facts=sides, **small)
+    make: Any = translating_model if task == "translate" else registering_model
+    one_way, backward = make(model, "one way"), Pair(pair.moving, pair.fixed)
+    both = [backward, pair]
+    told = r"W-EVA-018: one way was made for 1 of 2 pairs.*\(--fixed-modality ct --moving-modality mr\)"
+    with pytest.warns(AnamorphWarning, match=told) as warned:
+        assert pairs_for(both, [one_way]) == ([pair], {("a_mr-a_ct", "one way")})
+    assert len(warned) == 1
+    with pytest.raises(InputError, match=r"E-EVA-018: no pair for one way: modality (mr|ct), expected (ct|mr)"):
+        pairs_for([backward], [one_way])
+    assert pairs_for([pair], [one_way]) == ([pair], set())
+    everything = engine("none")
+    with pytest.warns(AnamorphWarning, match="W-EVA-018"):
+        left, spared = pairs_for(both, [one_way, everything])
+    assert left == both
+    evaluated: Any = evaluate_translation if task == "translate" else evaluate_registration
+    found = evaluated(both, [one_way], tmp_path / "rows", spared=spared)
+    assert {row.case for row in found} == {pair.name}
+    assert "failed" not in {row.metric for row in found}
+
+
+def test_a_both_ways_model_is_for_every_pair_of_its_modalities(negative: Any, pair: Pair) -> None:
+    translator, backward = translating_model(negative("cyclegan"), "one"), Pair(pair.moving, pair.fixed)
+    assert pairs_for([pair, backward], [translator]) == ([pair, backward], set())
+    other = replace(pair, fixed=replace(pair.fixed, modality="pd"))
+    with pytest.warns(AnamorphWarning, match=r"1 of 2 pairs.*ct"):
+        assert pairs_for([pair, other], [translator])[0] == [pair]
+
+
+def test_translations_to_look_at(negative: Any, pair: Pair, tmp_path: Path) -> None:
+    """As they are scored; a method that fails is left out."""
+    forward = replace(pair, displacement=shifted(tmp_path / "forward.nii.gz", SHIFT_MM))
+    good, bad = translating_model(negative("cyclegan"), "good"), translating_model(negative("nemar"), "bad")
+    backward = Pair(pair.moving, pair.fixed)
+    assert list(translations_of(pair, [good, bad])) == ["good", "bad"]
+    assert list(translations_of(backward, [good, bad])) == ["good"]
+    shown = translations_of(pair, [good], [forward])["good"]
+    (rmse,) = (row.value for row in shown.compared.scores if (row.metric, row.label) == ("rmse", INSIDE))
+    assert rmse < 0.01
 
 
 def test_pairs_that_lie_apart_are_failures(negative: Any, pair: Pair, tmp_path: Path) -> None:

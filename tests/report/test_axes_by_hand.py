@@ -7,7 +7,7 @@ import math
 import pytest
 
 from anamorph.report.axes import Axis, axis_of, whole_numbers
-from anamorph.report.curves import MOST_POINTS, Line, curve, curves
+from anamorph.report.curves import FEW, MOST_POINTS, Line, Reference, curve, curves
 
 
 def test_a_linear_axis_holds_everything_with_a_little_room() -> None:
@@ -42,6 +42,14 @@ def test_one_value_or_none_has_an_axis(values: list[float]) -> None:
         assert math.isnan(value) or axis.at(value) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("value", [0.0, 5.0, -3.0, 1e-30, 0.6148817791336385, 1e-4, 12345.0])
+@pytest.mark.parametrize("most", [4, 6])
+def test_the_axis_of_one_value_has_ticks_that_differ(value: float, most: int) -> None:
+    axis = axis_of([value, value], most)
+    assert 2 <= len({text for _, text in axis.named}) == len(axis.ticks) <= most
+    assert value < 0 or min(axis.ticks) >= 0
+
+
 def test_epochs_are_whole() -> None:
     assert whole_numbers(1, 3) == (1, 2, 3)
     assert whole_numbers(7, 7) == (7,)
@@ -64,6 +72,27 @@ def test_curves_of_one_chart_share_its_axis() -> None:
     assert real[0] == fake[0] == pytest.approx(50)
     assert real[1] + fake[1] == pytest.approx(100)
     assert found.missing == 1
+
+
+def test_a_reference_lies_on_the_axis_that_makes_room_for_it() -> None:
+    found = curves("contrast", {"": {1: 0.8, 2: 0.9}}, [1, 2], references=[Reference("true", 1.0)])
+    points = [float(point.split(",")[1]) for point in found.lines[0].points.split()]
+    ((place, reference),) = found.references
+    assert reference.name == "true"
+    assert place == pytest.approx(2 * points[1] - points[0], abs=0.02)
+    assert curves("contrast", {"": {1: 0.8}}, [1]).references == ()
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_limit_is_drawn_near_the_values_and_told_from_afar(side: int) -> None:
+    values, nearest = {"": {1: 1.0, 2: 2.0}}, 2.0 if side > 0 else 1.0
+    near, far = (Reference("fault", nearest * ratio**side, limit=True) for ratio in (0.99 * FEW, 1.01 * FEW))
+    found = curves("contrast", values, [1, 2], references=[near], notes=["of each"])
+    assert ([one for _, one in found.references], found.notes) == ([near], ("of each",))
+    found, plain = curves("contrast", values, [1, 2], references=[far]), curves("contrast", values, [1, 2])
+    assert (found.references, found.notes) == ((), ("fault",))
+    assert found.lines == plain.lines
+    assert curves("contrast", {"": {}}, [1, 2], references=[near]).notes == ("fault",)
 
 
 def test_a_long_curve_is_thinned_out_and_an_empty_one_is_empty() -> None:

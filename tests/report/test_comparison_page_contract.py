@@ -8,11 +8,13 @@ import math
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from anamorph.evaluation.comparison import compare
 from anamorph.evaluation.scores import Score
 from anamorph.report.comparison import render_comparison
+from anamorph.report.sheet import View, draw_sheet, telling_plane
 
 HOSTILE = "<script>alert('1')</script>\"&{{ 7*7 }}"
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -143,6 +145,35 @@ def test_one_case_and_one_method(methods: tuple[str, ...]) -> None:
     text = page_of(made_up(methods, n=1)).text
     assert f"{len(methods)} method{'s' if len(methods) > 1 else ''} on 1 case" in text
     assert ("1 pair, at least 7 are needed" in text) == (len(methods) > 1)
+
+
+def test_parts_on_other_scales_share_neither_a_mean_nor_colours() -> None:
+    sizes = {"to ct": 80.0, "to mr": 0.1, "to mr, inside the mask": 0.2}
+    rows = [
+        Score("rmse", size + 0.01 * k + rank, label=label, case=f"{label[:5]}{k}", method=method)
+        for label, size in sizes.items() for k in range(2) for rank, method in enumerate("ab")
+    ]  # fmt: skip
+    page = page_of(rows)
+    assert "By label" not in page.text
+    everything = page.text.rpartition("Every metric")[2]
+    assert [everything.count(f"RMSE, {label} (") + everything.count(f"RMSE, {label} ↓") for label in sizes] == [1, 1, 1]
+    assert "RMSE ↓" not in page.text
+    assert page.text.count("Best RMSE, to") == 2
+
+
+def test_pictures_of_single_cases() -> None:
+    plane = telling_plane((16, 16), np.eye(3), np.ones((16, 16)), [])
+    sheets = {
+        f"{HOSTILE} to {name}": draw_sheet("a", (HOSTILE,), [("", [View(plane, np.eye(16) * k, (0.0, 2.0))])], {})
+        for k, name in enumerate(("ct", "mr"), 1)
+    }
+    page = Page(render_comparison(compare(made_up()), pictures=sheets))
+    assert f"Pictures {' '.join(HOSTILE.split())} to ct" in page.text
+    names = [attributes["id"] for _, attributes in page.elements if attributes.get("id")]
+    assert len(names) == len(set(names))
+    assert "pictures" in names
+    assert sum((attributes.get("href") or "").startswith("data:image") for _, attributes in page.elements) == 2
+    assert "Pictures" not in page_of(made_up()).text
 
 
 def test_a_title_of_ones_own() -> None:

@@ -139,6 +139,14 @@ def test_one_row_a_method() -> None:
     assert none["seconds_cpu mean"] == ""
 
 
+def test_one_row_a_method_where_a_metric_is_told_part_by_part() -> None:
+    rows = [Score("rmse", size, "", f"to {target}", "", target, "a") for target, size in (("ct", 80.0), ("mr", 0.1))]
+    (row,) = table(as_wide_csv(compare(rows)))
+    assert {name: row[name] for name in row if name.endswith("mean")} == {
+        "rmse to ct mean": "80.0", "rmse to mr mean": "0.1",
+    }  # fmt: skip
+
+
 def test_one_row_a_test() -> None:
     rows = table(as_tests_csv(made_up()))
     (row,) = [row for row in rows if (row["metric"], row["better"], row["worse"]) == ("hd95_mean_mm", "theirs", "ours")]

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
+from anamorph.data.image import Image, Labelmap
 from anamorph.evaluation.comparison import compare
 from anamorph.evaluation.scores import Score
+from anamorph.inference.image_translators import JudgedTranslation
+from anamorph.inference.translate import Translated, TranslationError
 from anamorph.report.experiment_html import sheet_file
 from anamorph.report.sheet import BAR, View, draw_sheet, telling_plane
 from anamorph.report.translation_sheets import ERRORS, TranslatedCase, largest_error, sheet_of_translations
+from anamorph.spatial.grid import Grid
 
 SHAPE = (24, 20, 16)
 
@@ -44,6 +51,36 @@ def test_two_rows_a_case(ndim: int) -> None:
     for bar, row in zip(sheet.bars, (3, 7), strict=True):  # below the first error of a case, and above the next case
         assert sheet.panels[row].y + sheet.panels[row].height < bar.y < bar.y + BAR <= sheet.height
     assert "<svg" in sheet_file(sheet)
+
+
+def test_a_case_out_of_judged_translations() -> None:
+    """Of several channels the first; labels on another grid would show another slice."""
+    grid, values = Grid(SHAPE, np.diag([2.0, 2.0, 3.0, 1.0])), torch.arange(24 * 20 * 16, dtype=torch.float32)
+    source, made, truth, error = (Image(factor * values.reshape(1, *SHAPE), grid, "ct") for factor in (1, 2, 3, -1))
+    found = Translated(source, made, torch.ones(SHAPE, dtype=torch.bool), "file", (0.0, 1.0))
+    judged = {"ours": JudgedTranslation(found, TranslationError(truth, error, ()))}
+    labels = Labelmap(torch.ones(SHAPE, dtype=torch.int64), grid)
+    case = TranslatedCase.of(judged, "mr", labels, {"ct": (0.0, 9.0)})
+    assert case.modalities == ("ct", "mr")
+    assert (case.source[1, 0, 0], case.truth[1, 0, 0]) == (320, 960)
+    assert [picture[1, 0, 0] for picture in case.found["ours"]] == [640, -320]
+    np.testing.assert_array_equal(case.affine, grid.affine)
+    assert case.labels is not None
+    assert case.windows == {"ct": (0.0, 9.0)}
+    away = Labelmap(labels.data, Grid(SHAPE, np.eye(4)))
+    assert TranslatedCase.of(judged, "mr", away).labels is None
+
+
+def test_a_window_of_the_models_own() -> None:
+    """Both sides: what lies above it is white."""
+    bright = replace(a_case(2, ours=0.5), windows={"t1": (0.0, 1e-6), "t2": (0.0, 1e-6)})
+    comparison = compare([Score("rmse", 0.5, case="x", method="ours")])
+    plain, own = (
+        sheet_of_translations({"x": case}, {"best": "x"}, ["ours"], comparison)
+        for case in (a_case(2, ours=0.5), bright)
+    )
+    same = [a.picture == b.picture for a, b in zip(plain.panels, own.panels, strict=True)]
+    assert same == [False, False, False, True]  # image, truth, translation; the error has its own
 
 
 def test_one_scale_for_all_errors_of_a_case() -> None:

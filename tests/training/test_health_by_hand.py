@@ -8,8 +8,8 @@ import pytest
 
 from anamorph.errors import AnamorphWarning
 from anamorph.methods.both_ways import Side
-from anamorph.methods.translation import HEALTH
-from anamorph.training.health import warn_of_health
+from anamorph.methods.translation import FAULTS, HEALTH
+from anamorph.training.health import TOLD, warn_of_health
 
 WELL = {"answer_real": 0.6, "answer_fake": 0.4, "change": 0.5, "difference": 0.6, "contrast": 0.9, "alternation": 1.1}
 ILL = {
@@ -43,6 +43,7 @@ def told(rows: list[dict[str, str]]) -> list[str]:
 
 def test_the_names_are_those_of_the_methods() -> None:
     assert set(WELL) == set(HEALTH)
+    assert TOLD.keys() == FAULTS.keys()
 
 
 @pytest.mark.parametrize("code", list(ILL))

@@ -134,6 +134,12 @@ def test_the_weights_that_validated_best_are_kept(trained, tmp_path: Path, monke
     assert card.trained["epoch_of_weights"] == 1 + dices.index(max(dices)) < 5
 
 
+def test_of_equal_validations_the_later_weights_are_kept(trained, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("anamorph.training.learner.choice_of", lambda scores: 0.5)
+    trained("segment", modality="ct", schedule={"epochs": 3})
+    assert read_card(tmp_path / "run" / "model").trained["epoch_of_weights"] == 3
+
+
 def test_p04_without_validation_cases_the_last_weights_are_kept_with_a_warning(tmp_path: Path) -> None:
     cohort = prepared_cohort(tmp_path / "all", 3, 0)
     with pytest.warns(AnamorphWarning, match="W-TRN-012: no validation items"):

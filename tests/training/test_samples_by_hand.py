@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from anamorph.training.samples import COLOURS, GAP, SIDE, TITLE, draw_sample
 
@@ -128,3 +128,34 @@ def test_translated_images_have_the_grey_values_of_the_side_that_they_are_to_loo
     fixed, _, moving_translated, fixed_translated = (panel(pixels, column)[:, SIDE // 2, 0] for column in range(4))
     assert np.array_equal(moving_translated, fixed)
     np.testing.assert_allclose(fixed_translated, fixed / 4, atol=3)
+
+
+def titles(*words: str) -> np.ndarray:
+    """The line of titles, of panels of the usual width."""
+    line = Image.new("RGB", (GAP + len(words) * (SIDE + GAP), TITLE), (16, 16, 16))
+    for place, word in enumerate(words):
+        ImageDraw.Draw(line).text((GAP + place * (SIDE + GAP), 2), word, (255, 255, 255), ImageFont.load_default(12))
+    return np.asarray(line).astype(int)
+
+
+BY_SIDE = ("fixed", "moving", "warped", "deformation", "moving translated", "fixed translated")
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (
+            {"modalities": ("t1", "t2")},
+            ("t1, fixed", "t2, moving", "t2, warped", "deformation", "t2 as t1", "t1 as t2"),
+        ),
+        ({"modalities": ("t1", "t1")}, BY_SIDE),
+        ({"modalities": ("", "t2")}, BY_SIDE),
+        ({}, BY_SIDE),
+    ],
+)
+def test_images_of_two_modalities_are_called_by_them(extra: dict[str, Any], words: list[str], tmp_path: Path) -> None:
+    names = ("fixed", "moving", "warped", "moving_translated", "fixed_translated")
+    sample: dict[str, Any] = {name: np.zeros((1, 20, 20), np.float32) for name in names}
+    sample["displacement"] = np.zeros((2, 20, 20), np.float32)
+    pixels = drawn({**sample, **extra}, tmp_path)
+    assert np.array_equal(pixels[TITLE : 2 * TITLE], titles(*words))

@@ -190,6 +190,7 @@ def test_a_sample_shows_what_went_in_and_what_came_out(cohort: PreparedCohort) -
     assert found["warped_labels"].shape == SHAPE
     assert set(np.unique(found["fixed_labels"])) == {0, 1}
     assert (found["name"], found["spacing"]) == ("c5_ct-c5_mr", SPACING)
+    assert found["modalities"] == ("ct", "mr")
     validation = validation_of(cohort, "cyclegan", **ADVERSARIES)
     found = sample_of(validation.players.method, validation.items, 0, validation.players)
     assert "warped" not in found

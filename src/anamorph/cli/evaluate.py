@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from anamorph.data.cohort import Cohort, Pair
     from anamorph.evaluation.comparison import Comparison
     from anamorph.evaluation.scores import Score
-    from anamorph.inference.image_translators import ImageTranslator
     from anamorph.inference.model_folder import Model
     from anamorph.pairwise.register import Progress
     from anamorph.report.sheet import Sheet
@@ -194,7 +193,7 @@ def _evaluate(
         pairs = spread(pairs, request.most_items)
         told = {"listed": part.listed, "spared": spared, "progress": progress}
         scores = evaluate_translation(pairs, translators, rows, **told)
-        return by_target(scores, pairs), partial(_sheets, pairs, translators, part.listed, progress)
+        return by_target(scores, pairs), partial(_sheets, pairs, models, part.listed, progress)
     registrars = [
         *(contenders.engine(name, request.device) for name in request.methods),
         *(contenders.peer(name, torch.get_num_threads(), 3600.0) for name in request.peers),
@@ -213,7 +212,7 @@ def _nothing_drawn(comparison: Comparison) -> Mapping[str, Sheet]:
 
 def _sheets(
     pairs: Sequence[Pair],
-    translators: Sequence[ImageTranslator],
+    models: Mapping[str, Model],
     listed: Sequence[Pair],
     progress: Progress,
     comparison: Comparison,
@@ -222,10 +221,13 @@ def _sheets(
     from anamorph.cli.experiment_figures import MOST_COLUMNS
     from anamorph.data.files import read_labels
     from anamorph.inference.evaluate import target_label, translations_of
+    from anamorph.inference.image_translators import translating_model
     from anamorph.report.translation_sheets import TranslatedCase, sheet_of_translations
     from anamorph.training.experiment_cases import evenly, telling_cases
 
-    named, sheets = {pair.name: pair for pair in pairs}, dict[str, Sheet]()
+    named = {pair.name: pair for pair in pairs}
+    windows = {name: ends for model in models.values() for name, ends in model.card.plan.windows.items()}
+    sheets: dict[str, Sheet] = {}
     targets = dict.fromkeys(target_label(pair) for pair in pairs)
     for done, label in enumerate(targets):
         progress("pictures", done / len(targets))
@@ -233,16 +235,16 @@ def _sheets(
         if not part.methods:
             continue
         chosen, methods = telling_cases(part), evenly(part.methods, MOST_COLUMNS)
-        shown = [one for one in translators if one.name in methods]
+        translators = [translating_model(models[name], name) for name in methods]
         cases = dict[str, TranslatedCase]()
         for name in chosen.values():
             pair = named[name]
-            if found := translations_of(pair, shown, listed):
+            if found := translations_of(pair, translators, listed):
                 labels = None if pair.moving.labels is None else read_labels(pair.moving.labels)
-                cases[name] = TranslatedCase.of(found, pair.fixed.modality, labels)
+                cases[name] = TranslatedCase.of(found, pair.fixed.modality, labels, windows)
         chosen = {what: name for what, name in chosen.items() if name in cases}
         if chosen:
-            title = f"{label}: {' and '.join(chosen)} case of {part.methods[-1]}"
+            title = f"{label}: {', '.join(chosen)} case of {part.methods[-1]}"
             sheets[title] = sheet_of_translations(cases, chosen, methods, part)
     progress("pictures", 1.0)
     return sheets

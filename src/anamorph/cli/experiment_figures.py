@@ -13,11 +13,9 @@ if TYPE_CHECKING:
     from anamorph.report.experiment_sheets import Case
     from anamorph.report.registration_sheets import RegisteredCase
     from anamorph.report.sheet import Sheet
-    from anamorph.report.translation_sheets import TranslatedCase
     from anamorph.training.experiment import ExperimentResult
     from anamorph.training.experiment_cases import CaseShown
     from anamorph.training.experiment_registrations import RegistrationShown, Warped
-    from anamorph.training.experiment_translations import TranslationShown
 
 MOST_COLUMNS, MOST_EXAMPLES = 6, 4
 """Side by side: methods, and cases."""
@@ -84,7 +82,7 @@ def _translations(
     result: ExperimentResult, folder: Path, comparisons: Mapping[str, Comparison], device: str
 ) -> dict[str, Sheet]:
     """Of each group best, median and worst case, translated again."""
-    from anamorph.report.translation_sheets import sheet_of_translations
+    from anamorph.report.translation_sheets import TranslatedCase, sheet_of_translations
     from anamorph.training.experiment_cases import evenly, telling_cases
     from anamorph.training.experiment_translations import show_translations
 
@@ -92,7 +90,7 @@ def _translations(
     for group, comparison in comparisons.items():
         methods, chosen = evenly(comparison.methods, MOST_COLUMNS), telling_cases(comparison)
         found = show_translations(result.experiment, folder, [*chosen.values()], methods, device)
-        cases = {name: _translated(one) for name, one in found.items() if one.found}
+        cases = {name: TranslatedCase.of(one.found, one.target, one.labels, one.windows) for name, one in found.items()}
         chosen = {what: name for what, name in chosen.items() if name in cases}
         if chosen:
             sheets[group] = sheet_of_translations(cases, chosen, methods, comparison)
@@ -161,18 +159,6 @@ def write_figures(figures: ExperimentFigures, stem: Path, result: ExperimentResu
         with atomic_write(stem.with_name(stem.name + suffix)) as part:
             part.write_bytes(content)
     return {stem.name + suffix: words for suffix, (_, words) in written.items()}
-
-
-def _translated(shown: TranslationShown) -> TranslatedCase:
-    from anamorph.report.translation_sheets import TranslatedCase
-
-    source, found = shown.source, shown.found
-    pictures = {
-        name: (one.found.image.data[0].numpy(), one.compared.error.data[0].numpy()) for name, one in found.items()
-    }
-    truth = next(iter(found.values())).compared.truth.data[0].numpy()
-    modalities = source.modality, shown.target
-    return TranslatedCase(source.data[0].numpy(), source.grid.affine, modalities, truth, pictures, shown.labels)
 
 
 def _registered(shown: RegistrationShown) -> RegisteredCase:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from anamorph.errors import InputError, warn
-from anamorph.evaluation.metrics import FAILED
+from anamorph.evaluation.metrics import FAILED, OF_IMAGE
 from anamorph.evaluation.overlap import EMPTY_IN_BOTH
 from anamorph.evaluation.scores import Score, mean_name, mean_score
 
@@ -107,10 +107,10 @@ def _key(score: Score) -> tuple[str, ...]:
 
 
 def _means(rows: Mapping[tuple[str, str], Rows]) -> dict[tuple[str, str], Rows]:
-    """The mean over labels of whatever is given by label alone."""
+    """The mean over labels of whatever is given by label alone, but of ``OF_IMAGE``."""
     labels_of: dict[str, list[str]] = {}
     for metric, label in rows:
-        if label:
+        if label and metric not in OF_IMAGE:
             labels_of.setdefault(metric, []).append(label)
     result: dict[tuple[str, str], Rows] = {}
     for metric, labels in labels_of.items():

@@ -9,7 +9,7 @@ number of their failures first, then by their mean. Means are over finite values
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -17,7 +17,7 @@ from typing import Literal
 
 from anamorph.errors import ConfigurationError
 from anamorph.evaluation.arrangement import Arrangement, arrange
-from anamorph.evaluation.metrics import LEADING, Metric, metric_of
+from anamorph.evaluation.metrics import LEADING, OF_IMAGE, Metric, metric_of
 from anamorph.evaluation.overlap import EMPTY_IN_BOTH
 from anamorph.evaluation.scores import Score, mean_name
 from anamorph.evaluation.statistics import (
@@ -89,6 +89,11 @@ class Column:
         """As a reader calls it, label included."""
         return f"{self.about.title}, {self.label}" if self.label else self.about.title
 
+    @property
+    def alone(self) -> bool:
+        """Whether it stands for itself: of the whole image, or of a part of it that no mean stands for."""
+        return not self.label or self.metric in OF_IMAGE
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -154,7 +159,8 @@ def compare(
     _require("label", labels, {label for _, label in found.rows} - {""})
     _require("method", [reference] if reference else [], set(found.methods))
     chosen = {*metrics, *map(mean_name, metrics)}
-    columns = [_column(key, found) for key in found.rows if not metrics or key[0] in chosen]
+    scoring = {method for method, _, _ in found.scored}
+    columns = [_column(key, found, scoring) for key in found.rows if not metrics or key[0] in chosen]
     columns = _tested(columns, reference, level, correct, repetitions, seed)
     return Comparison(
         tuple(found.methods), tuple(found.cases), tuple(columns), tuple(_leading(columns, metrics, labels)),
@@ -170,12 +176,17 @@ def _require(what: str, wanted: Iterable[str], known: set[str]) -> None:
             raise ConfigurationError("E-EVA-004", f"the scores have no {what} {name!r}", do=do)
 
 
-def _column(key: tuple[str, str], found: Arrangement) -> Column:
+def _column(key: tuple[str, str], found: Arrangement, scoring: Collection[str]) -> Column:
+    """What was scored under a metric and label; ``scoring`` are the methods that have a score of anything."""
     metric, label = key
     rows, about = found.rows[key], metric_of(metric)
     expected = [case for case in found.cases if any(case in by_case for by_case in rows.values())]
     unit = next((score.unit for by_case in rows.values() for score in by_case.values() if score.unit), "")
-    cells = {method: _cell(method, key, expected, found) for method in found.methods if method in rows}
+    cells = {
+        method: _cell(method, key, expected, found)
+        for method in found.methods
+        if method in rows or (method in scoring and any((method, case) in found.failures for case in expected))
+    }
     if about.higher_is_better is not None:
         ranked = _ranked(cells, about)
         places = _places([_rank(cells[method], about) for method in ranked])
@@ -188,7 +199,7 @@ def _cell(method: str, key: tuple[str, str], expected: Sequence[str], found: Arr
     absent: list[str] = []
     failed: dict[str, str] = {}
     for case in expected:
-        score = found.rows[key][method].get(case)
+        score = found.rows[key].get(method, {}).get(case)
         if score is None and (method, case, key[0]) in found.scored:  # with other labels, so this one is in neither
             absent.append(case)
         elif score is None:
@@ -268,15 +279,24 @@ def _corrected(families: Sequence[tuple[int, str]], tests: Sequence[PairedTest],
 
 
 def _leading(columns: Sequence[Column], metrics: Sequence[str], labels: Sequence[str]) -> Iterator[Column]:
-    """The columns of the table: each metric asked for, or each leading one, of the labels asked for or as a mean."""
+    """The columns of the table: each metric asked for, or each leading one, of the labels asked for or as a mean.
+
+    What has no mean is told part by part.
+    """
     by_key = {(column.metric, column.label): column for column in columns}
-    whole_image = [metric for metric, label in by_key if not label]
-    wanted = list(metrics) or [metric for name in LEADING for metric in whole_image if fnmatchcase(metric, name)]
-    for metric in wanted or whole_image:
+    alone = dict.fromkeys(column.metric for column in columns if column.alone)
+    wanted = list(metrics) or [metric for name in LEADING for metric in alone if fnmatchcase(metric, name)]
+    for metric in wanted or alone:
         stem = metric if metrics else _labelled_name(metric, by_key)
         named = [by_key[stem, label] for label in labels if (stem, label) in by_key]
         whole = by_key.get((metric, ""), by_key.get((mean_name(metric), "")))
-        yield from named or ([whole] if whole is not None else [])
+        yield from named or (_parts(columns, metric) if whole is None else [whole])
+
+
+def _parts(columns: Sequence[Column], metric: str) -> list[Column]:
+    """The columns of a metric but for parts of parts: "to ct", not "to ct, inside the mask"."""
+    found = [column for column in columns if column.metric == metric]
+    return [one for one in found if not any(one.label.startswith(f"{other.label}, ") for other in found)]
 
 
 def _labelled_name(mean: str, known: Iterable[tuple[str, str]]) -> str:

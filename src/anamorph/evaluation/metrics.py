@@ -85,6 +85,12 @@ METRICS = {
 COSTS = ("seconds_cpu", "seconds_gpu", "peak_memory_mib", "peak_gpu_memory_mib")
 """What depends on the machine: a run on one device has none of those of the other."""
 
+OF_IMAGE = (
+    *("mutual_information", "normalised_mutual_information", "normalised_cross_correlation"),
+    *("structural_similarity", "rmse", "psnr_db", *COSTS),
+)
+"""What is of a whole image, or told part by part: parts may be on different scales, and have no mean."""
+
 LEADING = (
     "dice_mean", "hd95_mean_mm", "assd_mean_mm", "nsd_*mm_mean", "tre_mean_mm", "map_error_mean_mm",
     "structural_similarity", "rmse", "psnr_db", "folded_per_mille", "sd_log_jacobian", "inverse_consistency_mean_mm",

@@ -27,6 +27,8 @@ from anamorph.fusion.settings import FusionSettings
 from anamorph.inference.atlas_folder import atlas_of
 from anamorph.inference.atlas_segmentation import AtlasFit
 from anamorph.inference.cost import Cost, measured
+from anamorph.inference.model_card import model_name
+from anamorph.inference.model_domain import admitted_pair
 from anamorph.inference.model_folder import Model, read_model
 from anamorph.inference.multi_atlas import segment_by_atlases
 from anamorph.inference.multi_atlas_cases import RegionRule
@@ -89,6 +91,10 @@ class Segmented:
     truth: Labelmap | None = None
 
 
+def anything(pair: Pair) -> None:
+    """No pair is refused by its modalities."""
+
+
 @dataclass(frozen=True)
 class Registrar:
     """One way to register.
@@ -97,11 +103,13 @@ class Registrar:
         name: in the tables.
         run: what to call with a pair and its two images.
         stamp: everything else that its result depends on, in words; a change makes finished rows void.
+        admit: refuses (InputError) what it was not made for by the modalities of a pair alone.
     """
 
     name: str
     run: Callable[[Pair, Image, Image], Registered]
     stamp: str = ""
+    admit: Callable[[Pair], None] = anything
 
 
 @dataclass(frozen=True)
@@ -141,6 +149,12 @@ def registering_model(model: Model, name: str, alignments: Path | None = None) -
         alignments: folder where alignments are kept, as in ``pair_alignment``.
     """
 
+    def admit(pair: Pair) -> None:
+        plan = model.card.plan
+        grid = Grid((1,) * plan.ndim, np.eye(plan.ndim + 1))
+        nothing = torch.zeros(plan.channels, *grid.shape)
+        admitted_pair(model, *(Image(nothing, grid, scan.modality) for scan in (pair.fixed, pair.moving)))
+
     def run(pair: Pair, fixed: Image, moving: Image) -> Registered:
         start, before = pair_alignment(pair, str(model.device), alignments) if learnt_aligned(model) else (None, Cost())
         with measured(model.device) as cost:
@@ -149,7 +163,8 @@ def registering_model(model: Model, name: str, alignments: Path | None = None) -
         seconds, peak = before.seconds + cost.seconds, max(peaks, default=None)
         return Registered(found.transform, seconds, peak, model.device.type, found.backward)
 
-    return Registrar(name, run, f"{stamp_of(model)}{' both ways' if isinstance(model.method, BothWays) else ''}")
+    stamp = f"{stamp_of(model)}{' both ways' if isinstance(model.method, BothWays) else ''}"
+    return Registrar(name, run, stamp, admit)
 
 
 def segmenting_model(model: Model, name: str, *, consistency: bool = False, native: bool = True) -> Segmenter:
@@ -337,7 +352,7 @@ def _stored(folder: Path, name: str, suffixes: Sequence[str]) -> Path:
 
 
 def read_models(folders: Sequence[Path], device: str) -> dict[str, Model]:
-    """Models by their names in the tables: the folder's, or that of the run above ``model``.
+    """Models by their names in the tables, as ``model_name``.
 
     Raises:
         ConfigurationError: E-EVA-012, two of one name.
@@ -345,8 +360,7 @@ def read_models(folders: Sequence[Path], device: str) -> dict[str, Model]:
     """
     models: dict[str, Model] = {}
     for folder in folders:
-        resolved = folder.resolve()
-        name = resolved.parent.name if resolved.name == "model" else resolved.name
+        name = model_name(folder)
         if name in models:
             raise ConfigurationError("E-EVA-012", f"two models of the name {name}", do="rename one of the folders")
         models[name] = read_model(folder, device)

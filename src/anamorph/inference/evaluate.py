@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar, get_args
@@ -23,7 +24,7 @@ from anamorph.data.image import Image, Labelmap, Landmarks
 from anamorph.data.landmark_files import paired, read_landmarks
 from anamorph.data.network_grid import counted_as
 from anamorph.data.transform_files import read_transform
-from anamorph.errors import AnamorphError, AnamorphWarning, InputError, NumericalError
+from anamorph.errors import AnamorphError, AnamorphWarning, InputError, NumericalError, warn
 from anamorph.evaluation.cases import (
     LandmarkPairs,
     cost_scores,
@@ -42,7 +43,8 @@ from anamorph.pairwise.register import Progress
 RULES: tuple[PairRule, ...] = get_args(PairRule)
 
 OnCase = Callable[[str, str, Sequence[Score]], None]
-
+Spared = Collection[tuple[str, str]]
+"""(pair, method) that is not asked for."""
 
 Item = TypeVar("Item", Pair, Scan)
 Contender = TypeVar("Contender", Registrar, Segmenter, ImageTranslator)
@@ -64,6 +66,7 @@ def evaluate_registration(
     *,
     names: Mapping[int, str] | None = None,
     count_as: Mapping[int, int] | None = None,
+    spared: Spared = frozenset(),
     progress: Progress | None = None,
     on_case: OnCase | None = None,
 ) -> list[Score]:
@@ -75,6 +78,7 @@ def evaluate_registration(
         folder: where finished rows are kept.
         names: the labels that are scored; by default all that both images have.
         count_as: label -> the one that it counts as in both images.
+        spared: of ``pairs_for``; none by default.
         progress: told the share that is done.
         on_case: told each case, method and its scores.
     """
@@ -85,7 +89,7 @@ def evaluate_registration(
         return _registration(pair, fixed, moving, found, names, count_as or {}) + _costs(found)
 
     more = f"count_as {sorted(count_as.items())}" if count_as else ""
-    return _all(pairs, registrars, score, folder, progress, on_case, more)
+    return _all(pairs, registrars, score, folder, progress, on_case, more, spared=spared)
 
 
 def evaluate_translation(
@@ -94,6 +98,7 @@ def evaluate_translation(
     folder: Path,
     *,
     listed: Sequence[Pair] = (),
+    spared: Spared = frozenset(),
     progress: Progress | None = None,
     on_case: OnCase | None = None,
 ) -> list[Score]:
@@ -106,7 +111,7 @@ def evaluate_translation(
         pairs: of two modalities of one case.
         translators: by unlike names.
         listed: pairs whose true maps may be known, among them those that are judged, or their reverse.
-        folder, progress, on_case: as in ``evaluate_registration``.
+        folder, spared, progress, on_case: as in ``evaluate_registration``.
     """
 
     def score(pair: Pair, translator: ImageTranslator) -> list[Score]:
@@ -114,7 +119,42 @@ def evaluate_translation(
         found = translator.run(pair, source, truth)
         return [*found.compared.scores, *_costs(found)]
 
-    return _all(pairs, translators, score, folder, progress, on_case, task="translate")
+    return _all(pairs, translators, score, folder, progress, on_case, task="translate", spared=spared)
+
+
+def by_target(scores: Iterable[Score], pairs: Iterable[Pair]) -> list[Score]:
+    """Scores of translations, each labelled with what it is a translation to: "to ct", "to ct, inside the mask".
+
+    So no mean is over translations to several modalities, whose intensities may be on different scales.
+
+    Args:
+        scores: of ``evaluate_translation``.
+        pairs: that they are about.
+    """
+    targets = {pair.name: target_label(pair) for pair in pairs}
+    return [
+        row if row.metric == FAILED else replace(row, label=", ".join(filter(None, (targets[row.case], row.label))))
+        for row in scores
+    ]
+
+
+def target_label(pair: Pair) -> str:
+    """Of the scores of its translation."""
+    return f"to {pair.fixed.modality}"
+
+
+def translations_of(
+    pair: Pair, translators: Sequence[ImageTranslator], listed: Sequence[Pair] = ()
+) -> dict[str, JudgedTranslation]:
+    """What every method makes of the moving image of a pair, to look at; methods that fail are left out."""
+    source, truth = truth_of(pair, listed)
+    found = dict[str, JudgedTranslation]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AnamorphWarning)
+        for translator in translators:
+            with suppress(AnamorphError):  # the scores say why
+                found[translator.name] = translator.run(pair, source, truth)
+    return found
 
 
 def truth_of(pair: Pair, listed: Sequence[Pair]) -> tuple[Image, Truth]:
@@ -182,6 +222,45 @@ def chosen_pairs(
     return found
 
 
+def pairs_for(pairs: Sequence[Pair], methods: Sequence[Registrar | ImageTranslator]) -> tuple[list[Pair], Spared]:
+    """The pairs that any of the methods was made for, by their modalities, and which of them a method is spared.
+
+    Raises:
+        InputError: E-EVA-018, none of the pairs is for a method.
+
+    Warns:
+        W-EVA-018: some of the pairs are not for a method.
+    """
+    spared = set[tuple[str, str]]()
+    for method in methods:
+        refused = {pair.name: error for pair in pairs if (error := _refusal(method, pair)) is not None}
+        if not refused:
+            continue
+        why = next(iter(refused.values()))
+        if len(refused) == len(pairs):
+            found, do = f"no pair for {method.name}: {why.found}", "see --rule, --fixed-modality and --moving-modality"
+            raise InputError("E-EVA-018", found, expected=why.expected, do=do)
+        own = [pair for pair in pairs if pair.name not in refused]
+        sides = {"fixed": {pair.fixed.modality for pair in own}, "moving": {pair.moving.modality for pair in own}}
+        flags = [f"--{side}-modality {min(names)}" for side, names in sides.items() if len(names) == 1]
+        which = " ".join(flags) or "see --fixed-modality and --moving-modality"
+        warn(
+            "W-EVA-018",
+            f"{method.name} was made for {len(own)} of {len(pairs)} pairs, and does these alone ({which})",
+        )
+        spared |= {(name, method.name) for name in refused}
+    left = [pair for pair in pairs if any((pair.name, method.name) not in spared for method in methods)]
+    return left, spared
+
+
+def _refusal(method: Registrar | ImageTranslator, pair: Pair) -> InputError | None:
+    try:
+        method.admit(pair)
+    except InputError as error:
+        return error
+    return None
+
+
 def spread(items: Sequence[Item], most: int | None) -> Sequence[Item]:
     """At most so many items, evenly from all, the first and the last among them."""
     if most is None or len(items) <= most:
@@ -198,6 +277,7 @@ def _all(
     on_case: OnCase | None,
     more: str = "",
     task: str = "",
+    spared: Spared = frozenset(),
 ) -> list[Score]:
     """The scores of all items by all methods.
 
@@ -205,9 +285,10 @@ def _all(
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[Score] = []
-    for done, (item, method) in enumerate((item, method) for item in items for method in methods):
+    wanted = [(item, method) for item in items for method in methods if (item.name, method.name) not in spared]
+    for done, (item, method) in enumerate(wanted):
         if progress is not None:
-            progress("evaluate", done / (len(items) * len(methods)))
+            progress("evaluate", done / len(wanted))
         kept = folder / f"{_digest(item.name, method.name, *filter(None, [task]))[:24]}.json"
         files = _files(item, masks=task == "translate")
         stamp = _digest(version("anamorph"), method.stamp, *files, *filter(None, [more, task]))

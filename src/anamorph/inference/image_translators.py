@@ -15,10 +15,12 @@ from anamorph.data.cohort import Pair
 from anamorph.data.image import Image, Mask
 from anamorph.data.transform_files import read_transform
 from anamorph.errors import InputError
-from anamorph.inference.contenders import Registrar, stamp_of
+from anamorph.inference.contenders import Registrar, anything, stamp_of
 from anamorph.inference.cost import measured
+from anamorph.inference.model_domain import known_modality
 from anamorph.inference.model_folder import Model
 from anamorph.inference.translate import Translated, TranslationError, compare_translation, translate_with
+from anamorph.methods.translation import Translation
 from anamorph.spatial.grid import Grid
 from anamorph.spatial.transform import Transform
 
@@ -56,6 +58,7 @@ class ImageTranslator:
     name: str
     run: Callable[[Pair, Image, Truth], JudgedTranslation]
     stamp: str = ""
+    admit: Callable[[Pair], None] = anything
 
 
 Contender = TypeVar("Contender", Registrar, ImageTranslator)
@@ -69,17 +72,24 @@ def translating_model(model: Model, name: str, *, native: bool = True) -> ImageT
         name: in the tables.
         native: whether it is judged on the image's own grid; if not, on the network's, with the truth brought there.
     """
+    method = model.method
+    assert isinstance(method, Translation)
+
+    def admit(pair: Pair) -> None:
+        source = known_modality(model, pair.moving.modality, name=pair.moving.image.name)
+        made = method.modalities[method.target_of(source, pair.moving.image.name)]
+        if made != pair.fixed.modality:
+            found = f"{made} out of {pair.moving.modality}"
+            raise InputError("E-EVA-018", found, expected=pair.fixed.modality, do="choose pairs of its modalities")
 
     def run(pair: Pair, source: Image, truth: Truth) -> JudgedTranslation:
+        admit(pair)
         with measured(model.device) as cost:
             found = translate_with(model, source, native=native)
-        if found.image.modality != pair.fixed.modality:
-            made = f"{found.image.modality} out of {source.modality}"
-            raise InputError("E-EVA-018", made, expected=pair.fixed.modality, do="choose pairs of its modalities")
         compared = compare_translation(model, found, truth.image, transform=truth.transform, mask=truth.mask)
         return JudgedTranslation(found, compared, cost.seconds, cost.peak_mib, model.device.type)
 
-    return ImageTranslator(name, run, f"{stamp_of(model)}{'' if native else ' on the network grid'}")
+    return ImageTranslator(name, run, f"{stamp_of(model)}{'' if native else ' on the network grid'}", admit)
 
 
 def by_fixed_modality(parts: Mapping[str, Contender], name: str) -> Contender:
@@ -98,7 +108,7 @@ def by_fixed_modality(parts: Mapping[str, Contender], name: str) -> Contender:
         return part.run(pair, *given)
 
     stamp = " ".join(f"{modality} {part.stamp}".strip() for modality, part in parts.items())
-    return replace(next(iter(parts.values())), name=name, run=run, stamp=stamp)
+    return replace(next(iter(parts.values())), name=name, run=run, stamp=stamp, admit=anything)
 
 
 def true_map(pair: Pair, listed: Sequence[Pair], source: Grid, truth: Grid) -> Transform | None:

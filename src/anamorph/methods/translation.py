@@ -16,6 +16,7 @@ Generators end in tanh: to the networks, and in every term, the prepared images 
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
@@ -47,6 +48,17 @@ TOLERANCE = 1e-3
 
 HEALTH = ("answer_real", "answer_fake", "change", "difference", "contrast", "alternation")
 """What ``health`` tells of each target."""
+COLLAPSED, COPIED, PREVAILED, CHEQUERED = 0.1, 0.1, 0.9, 2.0
+PATIENCE = 3
+"""Validations in a row that tell a fault: translators that are about to learn, and discriminators that are ahead for a
+while, are none."""
+FAULTS: Mapping[str, Callable[[Mapping[str, float]], bool]] = {
+    "collapsed": lambda of: of["contrast"] < COLLAPSED,
+    "copied": lambda of: of["change"] < COPIED * of["difference"],
+    "imbalanced": lambda of: of["answer_real"] - of["answer_fake"] > PREVAILED,
+    "chequered": lambda of: of["alternation"] > CHEQUERED,
+}
+"""Fault -> whether what ``health`` tells of a target shows it."""
 
 Images = Mapping[Side, ImageBatch]
 Fakes = Mapping[Side, Sequence[ImageBatch]]
@@ -296,6 +308,17 @@ class Translation(Method):
             found = f"images of {least:.3g} to {most:.3g}, beyond what a generator that ends in tanh can answer"
             do = "clip a window or percentiles in plan.yaml, or set intensities to a range that holds them"
             raise ConfigurationError("E-MOD-025", found, expected=f"{low:g} to {high:g}", do=do)
+
+
+def faults_of(validations: Sequence[Mapping[str, float]], target: str) -> list[str]:
+    """The ``FAULTS`` of a target that have stood for ``PATIENCE`` validations.
+
+    Args:
+        validations: what ``Translation.health`` told, the newest last; a number that is not there shows no fault.
+        target: its side.
+    """
+    last = [{name: told.get(f"{target}_{name}", math.nan) for name in HEALTH} for told in validations[-PATIENCE:]]
+    return [fault for fault, shown in FAULTS.items() if len(last) == PATIENCE and all(map(shown, last))]
 
 
 def alternation(images: ImageBatch) -> Float[Tensor, ""]:

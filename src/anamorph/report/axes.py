@@ -49,9 +49,13 @@ def whole_numbers(low: int, high: int, most: int = 6) -> tuple[int, ...]:
 
 
 def axis_of(values: Iterable[float], most_ticks: int = 6) -> Axis:
-    """The axis that holds all finite values, with a little room; logarithmic where they span orders of magnitude."""
+    """The axis that holds all finite values, with a little room; logarithmic where they span orders of magnitude.
+
+    No tick is below 0 where no value is.
+    """
     finite = [value for value in values if math.isfinite(value)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
+    lowest_tick = 0.0 if low >= 0 else -math.inf
     if low > 0 and high > SPREAD_OF_LOGARITHM * low:
         room = MARGIN * math.log10(high / low)
         low, high = low / 10**room, high * 10**room
@@ -60,6 +64,6 @@ def axis_of(values: Iterable[float], most_ticks: int = 6) -> Axis:
     else:
         room = MARGIN * (high - low) or 0.1 * abs(high) or 1.0
         locator = MaxNLocator(nbins=most_ticks - 1, steps=[1, 2, 2.5, 5, 10])
-        ticks = locator.tick_values(low - room, high + room) if high > low else (low,)
         low, high, logarithmic = low - room, high + room, False
-    return Axis(low, high, logarithmic, tuple(float(tick) for tick in ticks if low <= tick <= high))
+        ticks = locator.tick_values(low, high)
+    return Axis(low, high, logarithmic, tuple(float(tick) for tick in ticks if max(low, lowest_tick) <= tick <= high))

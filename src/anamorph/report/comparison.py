@@ -10,27 +10,35 @@ from anamorph.evaluation.notes import notes_on, shortened
 from anamorph.report.comparison_csv import tests_of
 from anamorph.report.comparison_figures import MOST_DOTS, box_plot, champion_of, heat_rows, scatters, worst_cases
 from anamorph.report.comparison_text import alike, heading, key, shown
-from anamorph.report.document import render_document
+from anamorph.report.document import render_document, render_figure
+from anamorph.report.sheet import Sheet
 from anamorph.report.tables import format_value
 from anamorph.report.verdict import Tile
 
 MOST_LABELS_WITH_BOXES = 6
 MOST_TILES = 6
-STYLES = ("report.css", "charts.css", "comparison.css")
+STYLES = ("report.css", "charts.css", "comparison.css", "figure.css")
 
 
-def render_comparison(found: Comparison, sources: Mapping[str, str] | None = None, title: str = "") -> str:
+def render_comparison(
+    found: Comparison,
+    sources: Mapping[str, str] | None = None,
+    title: str = "",
+    pictures: Mapping[str, Sheet] | None = None,
+) -> str:
     """The comparison as one HTML document that loads nothing.
 
     Args:
         found: what to show.
         sources: name -> hash of the files that the scores came from.
         title: of the page; by default how many methods and cases there are.
+        pictures: of single cases, by what they show.
     """
     by_label = list(_by_label(found))
     charts = [_chart(found, column) for column in found.leading if _drawable(column)]
     sections = {
         "table": "Table",
+        **({"pictures": "Pictures"} if pictures else {}),
         **({"cases": "Cases"} if charts else {}),
         **({"labels": "Labels"} if by_label else {}),
         **{"tests": "Tests", "everything": "Every metric", "run": "Run"},
@@ -48,13 +56,17 @@ def render_comparison(found: Comparison, sources: Mapping[str, str] | None = Non
         rows=[(method, [shown(found, column, method) for column in found.leading]) for method in found.methods],
         key=key(found),
         methods=found.methods,
+        pictures={
+            name: render_figure("sheet.svg.j2", alone=False, sheet=sheet, prefix=f"pictures-{number}-")
+            for number, (name, sheet) in enumerate((pictures or {}).items())
+        },
         charts=charts,
         by_label=by_label,
         tests=list(_tests(found)),
         everything=[
             (heading(column), [shown(found, column, method) for method in found.methods])
             for column in found.columns
-            if not column.label
+            if column.alone
         ],
         settings=list(_settings(found).items()),
         sources=[(name, f"sha256 {digest[:12]}") for name, digest in (sources or {}).items()],
@@ -87,9 +99,10 @@ def _chart(found: Comparison, column: Column) -> dict[str, Any]:
 
 
 def _by_label(found: Comparison) -> Iterator[dict[str, Any]]:
-    """The labels of each metric that the table shows as a mean over them, or one by one."""
+    """The labels of each metric that the table shows as a mean over them, or one by one unless that is all of it."""
+    shown_alone = {column.metric for column in found.leading if column.label and column.alone}
     stems = {column.metric.replace("_mean", "", 1) for column in found.leading} | {c.metric for c in found.leading}
-    for metric in dict.fromkeys(column.metric for column in found.columns if column.label and column.metric in stems):
+    for metric in dict.fromkeys(c.metric for c in found.columns if c.label and c.metric in stems - shown_alone):
         columns = found.by_label(metric)
         few = len(columns) <= MOST_LABELS_WITH_BOXES
         yield {

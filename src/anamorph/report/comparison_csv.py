@@ -35,17 +35,19 @@ def as_csv(found: Comparison) -> str:
 
 
 def as_wide_csv(found: Comparison) -> str:
-    """One row a method; mean, standard deviation and number of cases of every metric of the whole image."""
-    columns = [column for column in found.columns if not column.label]
+    """One row a method; mean, standard deviation and number of cases of every metric of the whole image.
+
+    Of what is told part by part: of each.
+    """
+    columns = {_name(column): column for column in found.columns if column.alone}
     rows = []
     for method in found.methods:
         row: dict[str, Any] = {"method": method}
-        for column in columns:
+        for name, column in columns.items():
             if (cell := column.cells.get(method)) is not None:
-                row |= {f"{column.metric} mean": cell.summary.mean, f"{column.metric} sd": cell.summary.sd}
-                row[f"{column.metric} n"] = cell.summary.n
+                row |= {f"{name} mean": cell.summary.mean, f"{name} sd": cell.summary.sd, f"{name} n": cell.summary.n}
         rows.append(row)
-    names = [f"{column.metric} {what}" for column in columns for what in ("mean", "sd", "n")]
+    names = [f"{name} {what}" for name in columns for what in ("mean", "sd", "n")]
     return _written(("method", *names), rows)
 
 
@@ -67,6 +69,10 @@ def tests_of(columns: Iterable[Column]) -> Iterator[tuple[dict[str, str], Paired
                 sides = (method, challenge.rival) if challenge.question == "above" else (challenge.rival, method)
                 about = {"metric": column.metric, "label": column.label}
                 yield about | dict(zip(("better", "worse"), sides, strict=True)), challenge.test
+
+
+def _name(column: Column) -> str:
+    return f"{column.metric} {column.label}".strip()
 
 
 def _written(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

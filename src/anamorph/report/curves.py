@@ -13,6 +13,8 @@ from anamorph.report.tables import format_value
 
 MOST_POINTS = 400
 PERCENT = 100.0
+FEW = 3.0
+"""Ratio to the nearest of a chart's values up to which a limit is drawn."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,21 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """A value that the lines of a chart are read against.
+
+    Args:
+        name: what it is.
+        value: in the lines' unit, above 0.
+        limit: whether something is wrong beyond it; drawn only near the lines, which it would squash from afar.
+    """
+
+    name: str
+    value: float
+    limit: bool = False
+
+
+@dataclass(frozen=True)
 class Curve:
     """A chart of one quantity, or of a few that are told apart best on one axis.
 
@@ -40,6 +57,8 @@ class Curve:
         x_ticks, y_ticks: (place in percent, text).
         mark: where the kept weights are from, in percent; None where that is not known.
         missing: values that are not finite.
+        references: (place in percent, reference) of those that are drawn.
+        notes: what else its lines are read by.
     """
 
     name: str
@@ -48,6 +67,8 @@ class Curve:
     y_ticks: tuple[tuple[float, str], ...]
     mark: float | None
     missing: int = 0
+    references: tuple[tuple[float, Reference], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def curve(name: str, values: Mapping[int, float], epochs: Sequence[int], kept: int | None = None) -> Curve:
@@ -56,7 +77,12 @@ def curve(name: str, values: Mapping[int, float], epochs: Sequence[int], kept: i
 
 
 def curves(
-    name: str, values: Mapping[str, Mapping[int, float]], epochs: Sequence[int], kept: int | None = None
+    name: str,
+    values: Mapping[str, Mapping[int, float]],
+    epochs: Sequence[int],
+    kept: int | None = None,
+    references: Sequence[Reference] = (),
+    notes: Sequence[str] = (),
 ) -> Curve:
     """The chart of a few quantities on one axis.
 
@@ -65,13 +91,17 @@ def curves(
         values: of each quantity, by epoch.
         epochs: all of the run, so that charts share their axis.
         kept: epoch of the kept weights.
+        references: values to draw; a limit that is far off becomes a note.
+        notes: what else the lines are read by.
     """
     first, last = min(epochs, default=1), max(epochs, default=1)
     finite = {
         line: {epoch: value for epoch, value in sorted(own.items()) if math.isfinite(value)}
         for line, own in values.items()
     }
-    axis = axis_of([value for own in finite.values() for value in own.values()], most_ticks=4)
+    known = [value for own in finite.values() for value in own.values()]
+    near = [one for one in references if not one.limit or _near(one.value, known)]
+    axis = axis_of([*known, *(one.value for one in near)], most_ticks=4)
 
     def across(epoch: int) -> float:
         return PERCENT * (epoch - first) / (last - first) if last > first else PERCENT / 2
@@ -90,4 +120,10 @@ def curves(
         tuple((PERCENT * (1 - place), text) for place, text in axis.named),
         across(kept) if kept is not None and first <= kept <= last else None,
         sum(len(own) - len(finite[line]) for line, own in values.items()),
+        tuple((PERCENT * (1 - axis.at(one.value)), one) for one in near),
+        (*notes, *(one.name for one in references if one not in near)),
     )
+
+
+def _near(value: float, others: Sequence[float]) -> bool:
+    return bool(others) and min(others) / FEW <= value <= max(others) * FEW

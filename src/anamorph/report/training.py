@@ -7,13 +7,16 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from anamorph.report.curves import Curve, curve, curves
+from anamorph.methods.both_ways import SIDES
+from anamorph.methods.translation import CHEQUERED, COLLAPSED, COPIED, PATIENCE, PREVAILED, faults_of
+from anamorph.report.curves import Curve, Reference, curve, curves
 from anamorph.report.document import render_document
 from anamorph.report.tables import format_value, metric_title
 from anamorph.report.verdict import Tile, Tone
@@ -21,16 +24,63 @@ from anamorph.report.verdict import Tile, Tone
 STYLES = ("report.css", "charts.css", "training.css")
 COUNTERS = ("epoch", "step", "seconds", "waiting", "overflows")
 VALIDATION, HEALTH, RATE = "validation", "health", "rate"
-SIDES = ("fixed", "moving")
-HEALTH_CHARTS = {
-    "answer_real": ("answers, {of}", "real"),
-    "answer_fake": ("answers, {of}", "fake"),
-    "change": ("distance, to {of}", "translation"),
-    "difference": ("distance, to {of}", "true"),
-    "contrast": ("contrast over real, to {of}", ""),
-    "alternation": ("alternation over real, to {of}", ""),
+DIRECTIONS = {
+    "registration_dice": "Dice, {moving} onto {fixed}",
+    "backward_registration_dice": "Dice, {fixed} onto {moving}",
 }
-"""What is measured -> the chart and the line's name there."""
+"""Metric -> its title, where the sides have names."""
+
+
+@dataclass(frozen=True)
+class HealthLine:
+    """How a number of ``health`` is drawn.
+
+    Args:
+        chart: where, of the side ``of``.
+        line: its name there.
+        text: what the chart shows; empty where another of its lines says so.
+        note: what it is read by, where no value is.
+        references: what it is read against, by its last value.
+    """
+
+    chart: str
+    line: str = ""
+    text: str = ""
+    note: str = ""
+    references: Callable[[float], tuple[Reference, ...]] = lambda last: ()
+
+
+AS_REAL = Reference("as real", 1.0)
+HEALTH_CHARTS = {
+    "answer_real": HealthLine(
+        "answers, {of}",
+        "real",
+        "Answers of a discriminator: 1 for certainly real, equal ones to real and fake at balance.",
+        f"fault where real is more than {PREVAILED:g} above fake",
+    ),
+    "answer_fake": HealthLine("answers, {of}", "fake"),
+    "change": HealthLine(
+        "distance, to {of}",
+        "translation",
+        "Distance of a translation, and of the true image, from what was translated: near one another in a good "
+        "translation, the former near 0 where a translator copies.",
+    ),
+    "difference": HealthLine(
+        "distance, to {of}",
+        "true",
+        references=lambda last: (Reference(f"fault below {COPIED:g} of true", COPIED * last, limit=True),),
+    ),
+    "contrast": HealthLine(
+        "contrast over real, to {of}",
+        text="Contrast of translations over that of real images: near 0 where they collapsed.",
+        references=lambda last: (AS_REAL, Reference(f"fault below {COLLAPSED:g}", COLLAPSED, limit=True)),
+    ),
+    "alternation": HealthLine(
+        "alternation over real, to {of}",
+        text="Alternation from voxel to voxel: far above 1 where they are chequered.",
+        references=lambda last: (AS_REAL, Reference(f"fault above {CHEQUERED:g}", CHEQUERED, limit=True)),
+    ),
+}
 MOST_SAMPLES = 6
 MOST_SAMPLE_PIXELS = 40_000_000
 COLOURS_OF_STRIP = 96
@@ -64,7 +114,7 @@ def render_training(folder: Path) -> str:
         STYLES,
         title=f"Training of {configuration.get('method', 'a method')}",
         sections={
-            **{_anchor(name): name for name, _ in groups},
+            **{_anchor(name): name for name, _, _ in groups},
             **({"atlas": "Atlas"} if atlas else {}),
             **({"samples": "Samples"} if samples else {}),
             "run": "Run",
@@ -72,9 +122,9 @@ def render_training(folder: Path) -> str:
         status=status,
         tone=tone,
         message=str(error.get("message", "")),
-        tiles=list(_tiles(history, record, trained)),
+        tiles=list(_tiles(history, record, trained, sides)),
         warnings=[str(line) for line in warnings] if isinstance(warnings, list) else [],
-        groups=[(_anchor(name), name, charts) for name, charts in groups],
+        groups=[(_anchor(name), name, text, charts) for name, text, charts in groups],
         atlas=list(reversed(atlas)),
         samples=samples,
         settings=list(_flat(configuration)),
@@ -120,45 +170,50 @@ def _modalities(pairs: Mapping[str, Any]) -> dict[str, str]:
 
 def _groups(
     history: Sequence[Mapping[str, float]], kept: int | None, sides: Mapping[str, str]
-) -> Iterator[tuple[str, list[Curve]]]:
-    """Validation, then each player's terms, then how adversaries stand, then rates, then time."""
+) -> Iterator[tuple[str, str, list[Curve]]]:
+    """Name, text and charts: validation, then each player's terms, how adversaries stand, rates, time."""
     epochs = [int(row["epoch"]) for row in history]
     names = list(dict.fromkeys(name for row in history for name in row if name not in COUNTERS))
     players = dict.fromkeys(name.partition(".")[0] for name in names if "." in name)
     players.pop(HEALTH, None)
 
-    def values(name: str, scale: float = 1.0) -> dict[int, float]:
-        return {int(row["epoch"]): scale * row[name] for row in history if name in row}
-
     def of(name: str, title: str, mark: int | None = None, scale: float = 1.0) -> Curve:
-        return curve(title, values(name, scale), epochs, mark)
-
-    def together(lines: Iterable[tuple[str, str, str]]) -> list[Curve]:
-        """Charts of (chart, line, column)."""
-        charts: dict[str, dict[str, dict[int, float]]] = {}
-        for chart, line, name in lines:
-            charts.setdefault(chart, {})[line] = values(name)
-        return [curves(chart, of_chart, epochs) for chart, of_chart in charts.items()]
+        return curve(title, _values(history, name, scale), epochs, mark)
 
     for player in sorted(players, key=lambda player: player != VALIDATION):
         own = [name for name in names if name.startswith(f"{player}.") and name != f"{player}.{RATE}"]
         if player == VALIDATION:
-            yield "Validation", [of(name, metric_title(name.partition(".")[2]), kept) for name in own]
+            yield "Validation", "", [of(name, _metric(name.partition(".")[2], sides), kept) for name in own]
         elif own:
             title = "Terms" if len(players.keys() - {VALIDATION}) == 1 else f"Terms of the {player}"
-            yield title, together((*_term(name.partition(".")[2], sides), name) for name in own)
+            terms: dict[str, dict[str, dict[int, float]]] = {}
+            for name in own:
+                chart, line = _term(name.partition(".")[2], sides)
+                terms.setdefault(chart, {})[line] = _values(history, name)
+            yield title, "", [curves(chart, lines, epochs) for chart, lines in terms.items()]
     health = [name for name in names if name.startswith(f"{HEALTH}.")]
     if health:
-        yield "Adversaries", together((*_state(name.partition(".")[2], sides), name) for name in health)
+        yield "Adversaries", *_adversaries(history, health, epochs, sides)
     rates = [name for name in names if name.endswith(f".{RATE}")]
     if rates:
         single = len(rates) == 1
-        yield "Learning rate", [of(name, "rate" if single else name.partition(".")[0]) for name in rates]
+        yield "Learning rate", "", [of(name, "rate" if single else name.partition(".")[0]) for name in rates]
     if any("seconds" in row for row in history):
         charts = [of("seconds", "seconds an epoch")]
         if any("waiting" in row for row in history):
             charts.append(of("waiting", "waiting for data, %", scale=100.0))
-        yield "Time", charts
+        yield "Time", "", charts
+
+
+def _values(history: Sequence[Mapping[str, float]], name: str, scale: float = 1.0) -> dict[int, float]:
+    """A column, by epoch."""
+    return {int(row["epoch"]): scale * row[name] for row in history if name in row}
+
+
+def _metric(name: str, sides: Mapping[str, str]) -> str:
+    """A metric's name in words, its direction by the names of the sides."""
+    named = all(side != name for side, name in sides.items())
+    return DIRECTIONS[name].format(**sides) if named and name in DIRECTIONS else metric_title(name)
 
 
 def _term(name: str, sides: Mapping[str, str]) -> tuple[str, str]:
@@ -167,15 +222,44 @@ def _term(name: str, sides: Mapping[str, str]) -> tuple[str, str]:
     return (f"{sides[side]} images", what.replace("_", " ")) if side in sides and what else (name, "")
 
 
-def _state(name: str, sides: Mapping[str, str]) -> tuple[str, str]:
-    """Chart and line of a number of ``health``."""
-    side, _, what = name.partition("_")
-    chart, line = HEALTH_CHARTS.get(what, (f"{what}, {{of}}", ""))
-    return chart.format(of=sides.get(side, side)), line
+def _adversaries(
+    history: Sequence[Mapping[str, float]], names: Sequence[str], epochs: Sequence[int], sides: Mapping[str, str]
+) -> tuple[str, list[Curve]]:
+    """What explains the charts of the columns of ``health``, and these."""
+    charts: dict[str, dict[str, dict[int, float]]] = {}
+    references: dict[str, list[Reference]] = {}
+    texts, notes = dict[str, None](), dict[str, list[str]]()
+    for name in names:
+        side, _, what = name.removeprefix(f"{HEALTH}.").partition("_")
+        about = HEALTH_CHARTS.get(what, HealthLine(f"{what}, {{of}}"))
+        chart, values = about.chart.format(of=sides.get(side, side)), _values(history, name)
+        charts.setdefault(chart, {})[about.line] = values
+        references.setdefault(chart, []).extend(about.references(next(reversed(values.values()))))
+        notes.setdefault(chart, []).extend([about.note] if about.note else [])
+        texts |= {about.text: None} if about.text else {}
+    drawn = [curves(chart, lines, epochs, None, references[chart], notes[chart]) for chart, lines in charts.items()]
+    return " ".join(["Of each validation.", *texts]), drawn
+
+
+def _health(history: Sequence[Mapping[str, float]], sides: Mapping[str, str]) -> Tile | None:
+    """The faults that the last validations show; None of too few."""
+    start = f"{HEALTH}."
+    told = [{name.removeprefix(start): row[name] for name in row if name.startswith(start)} for row in history]
+    validations = [numbers for numbers in told if numbers]
+    if len(validations) < PATIENCE:
+        return None
+    faults = [f"{fault}, to {sides[side]}" for side in SIDES for fault in faults_of(validations, side)]
+    note = f"the last {PATIENCE} validations"
+    if len(faults) > 1:
+        return Tile("Adversaries", f"{len(faults)} faults", note="; ".join(faults), tone="bad")
+    return Tile("Adversaries", faults[0] if faults else "well", note=note, tone="bad" if faults else "good")
 
 
 def _tiles(
-    history: Sequence[Mapping[str, float]], record: Mapping[str, Any], trained: Mapping[str, Any]
+    history: Sequence[Mapping[str, float]],
+    record: Mapping[str, Any],
+    trained: Mapping[str, Any],
+    sides: Mapping[str, str],
 ) -> Iterator[Tile]:
     asked = _mapping(_mapping(record.get("configuration")).get("schedule")).get("epochs")
     note = f"of {asked}" if isinstance(asked, int) else ""
@@ -185,7 +269,10 @@ def _tiles(
         if isinstance(value, int | float):
             kept = trained.get("epoch_of_weights")
             note = f"validation, epoch {kept}" if kept else "validation"
-            yield Tile(metric_title(name), format_value(float(value)), note=note)
+            yield Tile(_metric(name, sides), format_value(float(value)), note=note)
+    health = _health(history, sides)
+    if health is not None:
+        yield health
     seconds = sum(row.get("seconds", 0.0) for row in history)
     if seconds:
         waited = sum(row.get("seconds", 0.0) * row.get("waiting", 0.0) for row in history)

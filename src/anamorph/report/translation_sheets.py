@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Integer
 
+from anamorph.data.image import Labelmap
 from anamorph.evaluation.comparison import Comparison
+from anamorph.inference.image_translators import JudgedTranslation
 from anamorph.report.experiment_sheets import score_in_words
 from anamorph.report.figures import window_of
 from anamorph.report.inputs import Volume
@@ -32,6 +34,7 @@ class TranslatedCase:
         truth: on the source's grid, on the scale of the translations.
         found: method -> translation and error; methods that failed are absent.
         labels: of the source, of which a slice is wanted; None where there are none.
+        windows: grey values of black and white, by modality; of others as ``window_of``.
     """
 
     source: Volume
@@ -40,6 +43,32 @@ class TranslatedCase:
     truth: Volume
     found: Mapping[str, tuple[Volume, Volume]] = field(default_factory=dict)
     labels: Integer[np.ndarray, "..."] | None = None
+    windows: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        found: Mapping[str, JudgedTranslation],
+        target: str | None,
+        labels: Labelmap | None = None,
+        windows: Mapping[str, tuple[float, float]] | None = None,
+    ) -> TranslatedCase:
+        """The first channel of translations of one image.
+
+        Args:
+            found: method -> its translation; one at least.
+            target: the modality that they are of.
+            labels: of the source; not looked at where they lie on another grid.
+            windows: of the class.
+        """
+        first = next(iter(found.values()))
+        source, truth = first.found.source, first.compared.truth.data[0].numpy()
+        pictures = {
+            name: (one.found.image.data[0].numpy(), one.compared.error.data[0].numpy()) for name, one in found.items()
+        }
+        known = None if labels is None or not labels.grid.same_as(source.grid) else labels.data.numpy()
+        modalities = source.modality, target
+        return cls(source.data[0].numpy(), source.grid.affine, modalities, truth, pictures, known, windows or {})
 
 
 def sheet_of_translations(
@@ -58,8 +87,8 @@ def sheet_of_translations(
         case = cases[name]
         labels = [] if case.labels is None else [case.labels]
         plane = telling_plane(case.source.shape, case.affine, case.source, labels)
-        own = window_of((case.source,), case.modalities[0])
-        made = window_of((case.truth,), case.modalities[1])
+        own = window_of((case.source,), case.modalities[0], case.windows)
+        made = window_of((case.truth,), case.modalities[1], case.windows)
         images: list[View | None] = [View(plane, case.source, own), View(plane, case.truth, made)]
         errors: list[View | None] = [None, None]
         largest = largest_error(error for _, error in case.found.values())

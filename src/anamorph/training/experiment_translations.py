@@ -5,22 +5,20 @@ An evaluation keeps scores alone, so these few are translated again.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Integer
+import torch
 
 from anamorph.data.cohort import Pair
 from anamorph.data.files import read_labels
-from anamorph.data.image import Image
-from anamorph.errors import AnamorphError, AnamorphWarning
-from anamorph.inference.evaluate import chosen_pairs, truth_of
+from anamorph.data.image import Labelmap
+from anamorph.inference.evaluate import chosen_pairs, translations_of
 from anamorph.inference.image_translators import JudgedTranslation
 from anamorph.inference.model_folder import read_model
 from anamorph.inference.warp import warp
+from anamorph.spatial.grid import Grid
 from anamorph.spatial.transform import Affine
 from anamorph.training.experiment import model_of
 from anamorph.training.experiment_cohort import Part, parts_of
@@ -33,22 +31,22 @@ class TranslationShown:
     """A case as files and methods have it.
 
     Args:
-        source: what was translated, on the grid on which that is judged.
-        labels: of the source, those that the experiment is about, I J (K); None where there are none.
+        labels: of the source, those that the experiment is about; None where there are none.
         target: the modality of the translations.
         found: method -> its translation, and the truth on the same scale; methods that failed are left out.
+        windows: of modalities that the models see between two values.
     """
 
-    source: Image
-    labels: Integer[np.ndarray, "..."] | None
+    labels: Labelmap | None
     target: str
     found: Mapping[str, JudgedTranslation]
+    windows: Mapping[str, tuple[float, float]]
 
 
 def show_translations(
     experiment: Experiment, folder: Path, cases: Sequence[str], rows: Sequence[str], device: str
 ) -> dict[str, TranslationShown]:
-    """Translate some cases by some methods.
+    """Translate some cases by some methods; those that all methods fail on are left out.
 
     Args:
         experiment: that has been run.
@@ -63,17 +61,10 @@ def show_translations(
         part, pair = pair_of(case, experiment, parts)
         models = {name: read_model(model_of(part.folder, name), device) for name in experiment.train}
         methods = sorted(translators(experiment, models, rows), key=lambda one: rows.index(one.name))
-        source, truth = truth_of(pair, part.cohort.listed)
-        found = {}
-        for method in methods:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", AnamorphWarning)
-                try:
-                    found[method.name] = method.run(pair, source, truth)
-                except AnamorphError:  # the table says why
-                    continue
-        source = next((one.found.source for one in found.values()), source)
-        shown[case] = TranslationShown(source, _labels(pair, experiment, source), pair.fixed.modality, found)
+        if found := translations_of(pair, methods, part.cohort.listed):
+            labels = _labels(pair, experiment, next(iter(found.values())).found.source.grid)
+            windows = {name: ends for model in models.values() for name, ends in model.card.plan.windows.items()}
+            shown[case] = TranslationShown(labels, pair.fixed.modality, found, windows)
     return shown
 
 
@@ -87,11 +78,13 @@ def pair_of(case: str, experiment: Experiment, parts: Sequence[Part]) -> tuple[P
     raise KeyError(case)
 
 
-def _labels(pair: Pair, experiment: Experiment, source: Image) -> Integer[np.ndarray, "..."] | None:
+def _labels(pair: Pair, experiment: Experiment, grid: Grid) -> Labelmap | None:
     if pair.moving.labels is None:
         return None
     labels = read_labels(pair.moving.labels)
-    if not labels.grid.same_as(source.grid):
-        labels = warp(labels, Affine.identity(source.grid.ndim), source.grid)
-    values = labels.data.numpy()
-    return np.where(np.isin(values, experiment.labels), values, 0) if experiment.labels else values
+    if not labels.grid.same_as(grid):
+        labels = warp(labels, Affine.identity(grid.ndim), grid)
+    if not experiment.labels:
+        return labels
+    meant = torch.isin(labels.data, torch.tensor(experiment.labels, dtype=labels.data.dtype))
+    return replace(labels, data=labels.data * meant)

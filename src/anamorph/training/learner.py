@@ -116,9 +116,9 @@ class Learner:
                 mine.copy_(theirs)
 
     def judge(self, scores: Mapping[str, float], epoch: int) -> bool:
-        """Keep the weights if these scores are the best so far; of equal ones the earlier."""
+        """Keep the weights if these scores are the best so far; of equal ones the later, which have learnt more."""
         choice, state = choice_of(scores), self.state
-        if choice is None or not math.isfinite(choice) or (state.best is not None and choice <= state.best):
+        if choice is None or not math.isfinite(choice) or (state.best is not None and choice < state.best):
             return False
         state.best, state.best_epoch, state.best_scores = choice, epoch, dict(scores)
         self.best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.kept.state_dict().items()}

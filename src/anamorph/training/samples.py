@@ -21,6 +21,15 @@ LINES = 12
 COLOURS = ((230, 85, 60), (60, 150, 230), (90, 190, 90), (240, 190, 50), (170, 100, 210), (70, 200, 200))
 """Of the outlines of classes, again from the start where there are more."""
 
+TITLES = {
+    "fixed": "{fixed}, fixed",
+    "moving": "{moving}, moving",
+    "warped": "{moving}, warped",
+    "moving_translated": "{moving} as {fixed}",
+    "fixed_translated": "{fixed} as {moving}",
+}
+"""Of the images of a pair of two modalities."""
+
 Plane = Float[np.ndarray, "rows columns"]
 Classes = Int[np.ndarray, "rows columns"]
 
@@ -31,7 +40,7 @@ def draw_sample(sample: Mapping[str, Any], path: Path) -> None:
     Args:
         sample: arrays of one item: ``fixed moving warped displacement``, ``*_labels`` and ``*_translated`` of a pair,
             ``image labels`` of a case, ``prediction``; or of an atlas: ``template template_labels foreground``; with
-            ``name``, ``epoch`` and ``spacing`` in mm.
+            ``name``, ``epoch`` and ``spacing`` in mm, and ``modalities`` of a pair, the fixed one first.
         path: of the file.
     """
     shape = next(sample[name].shape[1:] for name in ("fixed", "image", "template") if name in sample)
@@ -88,13 +97,19 @@ def _row(
     elif "image" in sample:
         panels = {"image": panel("image"), "truth": panel("image", "labels")}
     else:
-        panels = {"fixed": panel("fixed", "fixed_labels"), "moving": panel("moving", "moving_labels")}
+        modalities = dict(zip(("fixed", "moving"), sample.get("modalities", ()), strict=False))
+        two = len({*modalities.values()} - {""}) == 2
+
+        def title(name: str) -> str:
+            return TITLES[name].format(**modalities) if two else name.replace("_", " ")
+
+        panels = {title(side): panel(side, f"{side}_labels") for side in ("fixed", "moving")}
         if "warped" in sample:
-            panels["warped"] = panel("warped", "warped_labels")
+            panels[title("warped")] = panel("warped", "warped_labels")
             panels["deformation"] = _grid(sample["displacement"], plane, size)
         for side, other in (("moving", "fixed"), ("fixed", "moving")):
-            if f"{side}_translated" in sample:
-                panels[f"{side} translated"] = panel(f"{side}_translated", f"{side}_labels", other)
+            if (name := f"{side}_translated") in sample:
+                panels[title(name)] = panel(name, f"{side}_labels", other)
     if "prediction" in sample:
         panels["segmented"] = panel("image" if "image" in sample else "fixed", "prediction")
     return panels

@@ -160,6 +160,7 @@ def sample_of(method: Method, items: Items, item: int, players: Players) -> Samp
     with players.autocast:
         if items.kind == "pairs":
             names = ["fixed", "moving"]
+            sample["modalities"] = tuple(items.modality(item, PAIR.index(side)) for side in PAIR)
             if "register" in method.tasks:
                 displacement = method.register(batch["fixed"], batch["moving"]).displacement.float()
                 sample["displacement"] = _array(displacement)
