@@ -37,7 +37,7 @@ def notes_on(found: Comparison) -> Iterator[str]:
     yield from (f"No test: {why}" for why in untested)
     smallest = min((test.n for test in tests if not test.untested), default=FEW_PAIRS)
     if smallest < FEW_PAIRS:
-        yield f"With {smallest} pairs the bootstrap errs more often than its level says; read it beside Wilcoxon's p"
+        yield f"With {smallest} pairs the bootstrap errs more often than its level says; {_by_ranks(found)}"
 
 
 def shortened(names: Iterable[str], most: int = 5) -> str:
@@ -45,6 +45,23 @@ def shortened(names: Iterable[str], most: int = 5) -> str:
     listed = list(names)
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more
+
+
+def _by_ranks(found: Comparison) -> str:
+    """Which marks of the table Wilcoxon's test does not share."""
+    marked = [
+        (column, method, challenge.test.p_wilcoxon)
+        for column in found.leading
+        for method, cell in column.cells.items()
+        for challenge in cell.challenges
+        if challenge.test.significant
+    ]
+    if not marked:
+        return "nothing is marked"
+    alone = [f"{column.title} of {_called(method)} ({p:.2g})" for column, method, p in marked if not p <= found.level]
+    if not alone:
+        return f"Wilcoxon's p is at most {found.level:g} too where a mark stands"
+    return f"Wilcoxon's p is above {found.level:g} of the marks of {', '.join(alone)}"
 
 
 def _called(method: str) -> str:
