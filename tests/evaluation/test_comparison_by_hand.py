@@ -180,7 +180,7 @@ def test_few_pairs_come_with_a_warning_and_what_ranks_say():
     assert f"{told} at most 0.01 too where a mark stands" in notes_on(compare(THREE))
     gains = [0.10, 0.11, 0.12, 0.13, 0.14, 0.15, 0.16, 0.17, 0.18, -0.2]
     rows = [*scores("a", [0.5] * 10), *scores("b", [0.5 + gain for gain in gains])]
-    assert f"{told} above 0.01 of the marks of Dice of a (0.042)" in notes_on(compare(rows))
+    assert f"{told} above 0.01 for these marks: Dice of a (0.042)" in notes_on(compare(rows))
 
 
 def test_every_method_against_a_reference():

@@ -61,7 +61,7 @@ def _by_ranks(found: Comparison) -> str:
     alone = [f"{column.title} of {_called(method)} ({p:.2g})" for column, method, p in marked if not p <= found.level]
     if not alone:
         return f"Wilcoxon's p is at most {found.level:g} too where a mark stands"
-    return f"Wilcoxon's p is above {found.level:g} of the marks of {', '.join(alone)}"
+    return f"Wilcoxon's p is above {found.level:g} for these marks: {', '.join(alone)}"
 
 
 def _called(method: str) -> str:
