@@ -24,6 +24,14 @@ def decoded(uri: str) -> np.ndarray:
 def test_ct_gets_the_soft_tissue_window_only_in_hounsfield_units() -> None:
     assert window_of((np.array([-1000.0, 0, 1500]),), "CT") == (-160, 240)
     assert window_of((np.linspace(0, 1, 100),), "CT")[1] <= 1
+    assert window_of((np.linspace(-1000.0, -500, 100),), "CT") == (-160, 240)
+
+
+def test_a_ct_with_contrast_agent_gets_a_wider_window_and_bones_do_not_count() -> None:
+    air, tissue, bone = (np.full(100, value) for value in (-1000.0, 40.0, 900.0))
+    blood = np.full(40, 400.0)
+    assert window_of((np.concatenate([air, tissue, bone]),), "CT") == (-160, 240)
+    assert window_of((np.concatenate([air, tissue, bone, blood]),), "CT") == (-160, 400)
 
 
 def test_other_images_get_percentiles_of_all_images_together() -> None:

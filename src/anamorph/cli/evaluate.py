@@ -222,11 +222,11 @@ def _sheets(
     from anamorph.data.files import read_labels
     from anamorph.inference.evaluate import target_label, translations_of
     from anamorph.inference.image_translators import translating_model
+    from anamorph.inference.model_folder import windows_of
     from anamorph.report.translation_sheets import TranslatedCase, sheet_of_translations
     from anamorph.training.experiment_cases import evenly, telling_cases
 
     named = {pair.name: pair for pair in pairs}
-    windows = {name: ends for model in models.values() for name, ends in model.card.plan.windows.items()}
     sheets: dict[str, Sheet] = {}
     targets = dict.fromkeys(target_label(pair) for pair in pairs)
     for done, label in enumerate(targets):
@@ -241,7 +241,7 @@ def _sheets(
             pair = named[name]
             if found := translations_of(pair, translators, listed):
                 labels = None if pair.moving.labels is None else read_labels(pair.moving.labels)
-                cases[name] = TranslatedCase.of(found, pair.fixed.modality, labels, windows)
+                cases[name] = TranslatedCase.of(found, pair.fixed.modality, labels, windows_of(models.values()))
         chosen = {what: name for what, name in chosen.items() if name in cases}
         if chosen:
             title = f"{label}: {', '.join(chosen)} case of {part.methods[-1]}"

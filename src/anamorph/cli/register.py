@@ -133,7 +133,6 @@ def report_of(request: RegistrationRequest, result: RunResult, run: Run) -> Repo
         warped=result.warped.data[0].numpy(),
         fixed_modality=fixed.modality,
         moving_modality=moving.modality,
-        windows={} if result.model is None else result.model.card.plan.windows,
         displacement_mm=result.displacement_mm,
         jacobian=result.jacobian,
         fixed_labels=None if result.fixed_labels is None else result.fixed_labels.data.numpy(),

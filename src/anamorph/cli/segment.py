@@ -88,7 +88,6 @@ def report_of(request: SegmentationRequest, result: SegmentationResult, run: Run
         affine=image.grid.affine,
         fixed=image.data[0].numpy(),
         fixed_modality=image.modality,
-        windows=result.model.card.plan.windows,
         fixed_labels=None if result.truth is None else result.truth.data.numpy(),
         found_labels=labels.data.numpy(),
         label_names=dict(labels.names),

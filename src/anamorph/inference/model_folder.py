@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import version
@@ -88,6 +88,11 @@ class Model:
 def domain_of(plan: Plan) -> Domain:
     """What a plan's images look like to a method."""
     return Domain(plan.shape, plan.spacing, plan.channels, len(plan.labels), tuple(plan.modalities))
+
+
+def windows_of(models: Iterable[Model]) -> dict[str, tuple[float, float]]:
+    """Ends of the modalities that models see between two values; of two models that differ, the later's."""
+    return {name: ends for model in models for name, ends in model.card.plan.windows.items()}
 
 
 def write_model(folder: Path, method: Method, method_name: str, plan: Plan, *, facts: Mapping[str, Any]) -> None:

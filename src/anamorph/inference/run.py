@@ -18,7 +18,7 @@ from anamorph.data.transform_files import read_transform, write_transform
 from anamorph.errors import AnamorphWarning, ConfigurationError, InputError, IntegrityError, NumericalError, warn
 from anamorph.evaluation import appearance, folding, landmarks, overlap, surface
 from anamorph.evaluation.scores import Score, of_case, to_csv
-from anamorph.inference.model_folder import Model, read_model
+from anamorph.inference.model_folder import read_model
 from anamorph.inference.register import Registration, register
 from anamorph.inference.register_model import register_with
 from anamorph.inference.request import RegistrationRequest
@@ -52,7 +52,6 @@ class RunResult:
         fixed_labels: of the fixed image, where given.
         warped_labels: of the moving image on the fixed grid, where given.
         scores: every row; ``method`` is "before" or the registration's.
-        model: that registered; None where the pairwise engine did.
     """
 
     registration: Registration
@@ -65,7 +64,6 @@ class RunResult:
     fixed_labels: Labelmap | None
     warped_labels: Labelmap | None
     scores: Sequence[Score]
-    model: Model | None
 
 
 def run_registration(request: RegistrationRequest, run: Run, progress: Progress | None = None) -> RunResult:
@@ -87,15 +85,12 @@ def run_registration(request: RegistrationRequest, run: Run, progress: Progress 
     run.facts["geometry"] = {"fixed": geometry_of(fixed.grid), "moving": geometry_of(moving.grid)}
     truth = _read_truth(request, fixed, moving, plain)
     initial = None if request.initial is None else read_transform(request.initial, plain)
-    model = None if request.model is None else read_model(request.model, request.device)
-    if model is not None:
-        run.facts["model"] = model.facts
-    registration = _registered(request, model, fixed, moving, initial, plain, progress)
+    registration = _registered(request, fixed, moving, initial, plain, run, progress)
     names = {"fixed": registration.fixed.modality, "moving": registration.moving.modality}
     run.facts["modalities"] = {side: name for side, name in names.items() if name is not None}
     stages = Stages(progress)
     with stages("evaluate"):
-        result = _evaluate(request, model, registration, truth, run)
+        result = _evaluate(request, registration, truth, run)
     run.facts["seconds"] = rounded_seconds(registration.seconds, stages)
     with stages("write"):
         _write_files(result, run)
@@ -105,20 +100,22 @@ def run_registration(request: RegistrationRequest, run: Run, progress: Progress 
 
 def _registered(
     request: RegistrationRequest,
-    model: Model | None,
     fixed: Image,
     moving: Image,
     initial: Transform | None,
     policy: ReadPolicy,
+    run: Run,
     progress: Progress | None,
 ) -> Registration:
     """By the model where one is given, else by the pairwise engine."""
-    if model is None:
+    if request.model is None:
         return register(
             fixed, moving, settings=request.settings, fixed_mask=request.fixed_mask, moving_mask=request.moving_mask,
             initial=initial, policy=policy, device=request.device, max_memory=request.max_memory,
             allow_flat=request.allow_flat, progress=progress,
         )  # fmt: skip
+    model = read_model(request.model, request.device)
+    run.facts["model"] = model.facts
     return register_with(
         model, fixed, moving, fixed_mask=request.fixed_mask, moving_mask=request.moving_mask, initial=initial,
         policy=policy, max_memory=request.max_memory, allow_flat=request.allow_flat, progress=progress,
@@ -180,9 +177,7 @@ def labels_of(image: Image, path: Path, policy: ReadPolicy) -> Labelmap:
     return warp(labels, Affine.identity(image.grid.ndim), image.grid)
 
 
-def _evaluate(
-    request: RegistrationRequest, model: Model | None, registration: Registration, truth: _Truth, run: Run
-) -> RunResult:
+def _evaluate(request: RegistrationRequest, registration: Registration, truth: _Truth, run: Run) -> RunResult:
     fixed, moving, transform = registration.fixed, registration.moving, registration.transform
     displacement = transform.displacement_on(fixed.grid)
     inverse = transform.inverse().displacement_on(moving.grid)
@@ -197,7 +192,7 @@ def _evaluate(
         consistency = folding.inverse_residual_scores(*maps, metric="inverse_consistency")
     whole = [*folding.folding_scores(displacement, fixed.grid.affine), *residual, *consistency]
     rows += [*after, *of_case(whole, fixed.name, registration.method)]
-    advice = "raise --smoothness" if model is None else "train with more smoothness"
+    advice = "raise --smoothness" if request.model is None else "train with more smoothness"
     _question_folding(float((jacobian <= 0).mean()), request.strict_qc, advice)
     unevenness = next(row.value for row in whole if row.metric == "sd_log_jacobian")
     if unevenness > UNEVEN_VOLUMES:
@@ -210,7 +205,7 @@ def _evaluate(
         run.facts |= {"start": found.start.origin, "kept": found.kept, "working_grid": geometry_of(found.working_grid)}
     return RunResult(
         registration, before, warped, displacement, inverse, back, jacobian, truth.fixed_labels, warped_labels,
-        tuple(rows), model,
+        tuple(rows),
     )  # fmt: skip
 
 

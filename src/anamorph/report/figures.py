@@ -25,6 +25,9 @@ LARGEST_PICTURE = 640
 TALLEST_FRAME = 1.2
 FOREGROUND = 0.12
 CT_WINDOW = (-160.0, 240.0)
+BONE, BRIGHT = 600.0, 90.0
+"""HU of dense bone, and the percentile of what is between air and that which the window of a CT reaches: spongy bone is
+less than the rest above it, chambers with contrast agent are more."""
 NEARLY_CONSTANT = 0.6
 """Least length of a displacement over its largest from which colours begin at the least, not at 0."""
 WARM, COOL, FOLDED = (1.0, 0.36, 0.2), (0.2, 0.6, 1.0), (1.0, 0.0, 1.0)
@@ -105,8 +108,8 @@ def window_of(
 ) -> tuple[float, float]:
     """The grey window for images that are to be compared: black and white level.
 
-    A modality of ``windows`` gets its own, CT in Hounsfield units [-160, 240]; all else the 1st percentile, and the
-    99.5th of what lies above it.
+    A modality of ``windows`` gets its own. CT in Hounsfield units gets [-160, 240], and more where contrast agent takes
+    a large share; all else the 1st percentile, and the 99.5th of what lies above it.
 
     Args:
         images: of one scale; None and non-finite voxels are left out.
@@ -121,7 +124,9 @@ def window_of(
     if not values.size:
         return 0.0, 1.0
     if (modality or "").upper() == "CT" and np.ptp(values) > CT_WINDOW[1] - CT_WINDOW[0]:
-        return CT_WINDOW
+        low, high = CT_WINDOW
+        tissue = values[(values > low) & (values < BONE)]
+        return low, max(high, float(np.percentile(tissue, BRIGHT))) if tissue.size else high
     low = float(np.percentile(values, 1))
     above = values[values > low]
     high = float(np.percentile(above, 99.5)) if above.size else low
@@ -141,9 +146,9 @@ def draw(inputs: ReportInputs) -> Figures:
     """Every picture and line of a report."""
     if not inputs.shape or inputs.affine is None:
         return Figures()
-    moving_window = window_of((inputs.before, inputs.warped), inputs.moving_modality, inputs.windows)
+    moving_window = window_of((inputs.before, inputs.warped), inputs.moving_modality)
     windows = {
-        "fixed": window_of((inputs.fixed,), inputs.fixed_modality, inputs.windows),
+        "fixed": window_of((inputs.fixed,), inputs.fixed_modality),
         "before": moving_window,
         "warped": moving_window,
     }

@@ -30,8 +30,8 @@ class ReportInputs:
         warped: the moving image after registration.
         fixed_modality: of ``fixed``, which decides its grey window.
         moving_modality: as above, for ``before`` and ``warped``.
-        windows: of modalities that a model sees between two values: those that are black and white. Of others CT gets
-            the soft-tissue window, anything else percentiles.
+        windows: of a translation: the values that are black and white, by modality, where its model knows them. Of all
+            else CT gets the soft-tissue window, anything else percentiles.
         displacement_mm: d I J (K), RAS mm, fixed -> moving.
         jacobian: determinant of the whole map, I J (K).
         fixed_labels: integers, 0 is background.

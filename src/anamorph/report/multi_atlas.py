@@ -29,7 +29,7 @@ def draw_uncertainty(inputs: ReportInputs) -> Sheet | None:
     names = {label: inputs.label_name(label) for label in inputs.labels}
     if len(names) > MOST_NAMED:
         found, names = (found != 0).astype(np.uint8), {1: "any label"}
-    window = window_of((inputs.fixed,), inputs.fixed_modality, inputs.windows)
+    window = window_of((inputs.fixed,), inputs.fixed_modality)
     display = Display(inputs.shape, inputs.affine).cropped_to([to_grey(inputs.fixed, window) > FOREGROUND])
     planes = choose_planes(display, [labels for _, labels in inputs.labelmaps], inputs.fixed)
     views = [View(plane, inputs.uncertainty, (0.0, 1.0), None, found, caption=plane.caption) for plane in planes]

@@ -26,7 +26,7 @@ def draw_refinement(inputs: ReportInputs) -> Sheet | None:
     steps = {**inputs.earlier_labels, "atlas, refined" if inputs.loss_by_stage else "atlas": inputs.found_labels}
     last = list(inputs.earlier_labels.values())[-1]
     planes = changing_planes(inputs.shape, inputs.affine, inputs.fixed, last, inputs.found_labels)
-    window = window_of((inputs.fixed,), inputs.fixed_modality, inputs.windows)
+    window = window_of((inputs.fixed,), inputs.fixed_modality)
     captions = {name: _mean_dice(inputs, labels) for name, labels in steps.items()}
     rows = []
     for plane in planes:

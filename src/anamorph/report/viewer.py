@@ -54,7 +54,7 @@ def viewer_volumes(inputs: ReportInputs) -> tuple[ViewerVolume, ...]:
     if len(inputs.shape) != 3 or inputs.affine is None:
         return ()
     fixed_window = window_of((inputs.fixed,), inputs.fixed_modality, inputs.windows)
-    moving_window = window_of((inputs.before, inputs.warped), inputs.moving_modality, inputs.windows)
+    moving_window = window_of((inputs.before, inputs.warped), inputs.moving_modality)
     segmented = inputs.kind == "segmentation"
     images = [
         ("fixed", "Fixed" if inputs.kind == "registration" else "Image", inputs.fixed, fixed_window),

@@ -16,7 +16,7 @@ from anamorph.data.files import read_labels
 from anamorph.data.image import Labelmap
 from anamorph.inference.evaluate import chosen_pairs, translations_of
 from anamorph.inference.image_translators import JudgedTranslation
-from anamorph.inference.model_folder import read_model
+from anamorph.inference.model_folder import read_model, windows_of
 from anamorph.inference.warp import warp
 from anamorph.spatial.grid import Grid
 from anamorph.spatial.transform import Affine
@@ -63,8 +63,7 @@ def show_translations(
         methods = sorted(translators(experiment, models, rows), key=lambda one: rows.index(one.name))
         if found := translations_of(pair, methods, part.cohort.listed):
             labels = _labels(pair, experiment, next(iter(found.values())).found.source.grid)
-            windows = {name: ends for model in models.values() for name, ends in model.card.plan.windows.items()}
-            shown[case] = TranslationShown(labels, pair.fixed.modality, found, windows)
+            shown[case] = TranslationShown(labels, pair.fixed.modality, found, windows_of(models.values()))
     return shown
 
 
