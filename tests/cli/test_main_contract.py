@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from anamorph import __version__
-from anamorph.cli import doctor
+from anamorph.cli import doctor, train
 from anamorph.cli.main import VERBS, main
 from anamorph.errors import ConfigurationError, InputError, IntegrityError, NumericalError, ResourceError, warn
 
@@ -110,7 +110,11 @@ def test_r06_ctrl_c(anamorph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "run", raising(KeyboardInterrupt()))
     ended = anamorph("doctor")
     assert ended.code == 130
-    assert ended.err.startswith("interrupted")
+    assert ended.err.startswith("interrupted: the results are not complete")
+    monkeypatch.setattr(train, "run", raising(KeyboardInterrupt()))
+    ended = anamorph("train", "unet", "prepared", "--out", "run")
+    assert ended.code == 130
+    assert ended.err.startswith("interrupted: what is done is kept, and the same command goes on with --resume")
 
 
 def test_r06_a_termination_signal_unwinds_the_work(anamorph: Run, monkeypatch: pytest.MonkeyPatch) -> None:

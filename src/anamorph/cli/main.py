@@ -31,6 +31,11 @@ VERBS = {
     "demo": "Make a CT-MR pair with known truth, register it, score the result.",
     "doctor": "Tell what this machine offers, and what is missing.",
 }
+AGAIN = "what is done is kept, and the same command goes on"
+GOES_ON = dict.fromkeys(("prepare", "evaluate", "atlas build", "experiment"), AGAIN) | {
+    "train": f"{AGAIN} with --resume"
+}
+"""Verbs that an interruption costs but time -> what to do."""
 LIST = "\n".join(f"  {verb:<12}{purpose}" for verb, purpose in VERBS.items())
 HELP = f"""usage: anamorph [-h] [--version] VERB ...
 
@@ -62,13 +67,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # after --help
         return int(stop.code or 0)
     except (KeyboardInterrupt, Terminated) as error:
-        _complain("interrupted: the results are not complete")
+        _complain(f"interrupted: {_after_interruption(arguments)}")
         return INTERRUPTED if isinstance(error, KeyboardInterrupt) else TERMINATED
     except BrokenPipeError:  # whoever read our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except BaseException as error:
         return _fail(error, debug)
+
+
+def _after_interruption(arguments: Sequence[str]) -> str:
+    names = arguments[0], " ".join(arguments[:2])
+    return next((GOES_ON[name] for name in names if name in GOES_ON), "the results are not complete")
 
 
 def _run(verb: str, arguments: Sequence[str]) -> int:
