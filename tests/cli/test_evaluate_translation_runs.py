@@ -117,7 +117,7 @@ def test_a_one_way_model_does_the_pairs_that_it_can(
     ended = anamorph("evaluate", cohort, *flags, "--out", out, "--quiet")
     assert ended.code == 0
     assert ended.err.splitlines() == [
-        "W-EVA-018: nemar was made for 1 of 2 pairs, and does these alone (--fixed-modality ct --moving-modality mr)"
+        "W-EVA-018: nemar was made for 1 of 2 pairs; it is judged by 1 (--fixed-modality ct --moving-modality mr)"
     ]
     assert {case for _, case, _ in rows(out)} == {"a_ct-a_mr"}
     none = anamorph("evaluate", cohort, *flags, "--fixed-modality", "mr", "--out", tmp_path / "none", "--quiet")

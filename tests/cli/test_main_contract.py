@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from anamorph import __version__
-from anamorph.cli import doctor, train
+from anamorph.cli import doctor
 from anamorph.cli.main import VERBS, main
 from anamorph.errors import ConfigurationError, InputError, IntegrityError, NumericalError, ResourceError, warn
 
@@ -111,10 +111,25 @@ def test_r06_ctrl_c(anamorph: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = anamorph("doctor")
     assert ended.code == 130
     assert ended.err.startswith("interrupted: the results are not complete")
-    monkeypatch.setattr(train, "run", raising(KeyboardInterrupt()))
-    ended = anamorph("train", "unet", "prepared", "--out", "run")
-    assert ended.code == 130
-    assert ended.err.startswith("interrupted: what is done is kept, and the same command goes on with --resume")
+
+
+@pytest.mark.parametrize(
+    ("line", "goes_on"),
+    [
+        ("prepare cohort --out prepared", True),
+        ("evaluate cohort --methods none --out scores", True),
+        ("atlas build cohort --out atlas", True),
+        ("atlas show atlas --out page", False),
+        ("segment ct.nii --atlases cohort --out segmented", True),
+        ("segment ct.nii --model model --out segmented", False),
+        ("train unet prepared --out run", False),
+    ],
+)
+def test_r06_ctrl_c_tells_what_goes_on(
+    anamorph: Run, monkeypatch: pytest.MonkeyPatch, line: str, goes_on: bool
+) -> None:
+    monkeypatch.setattr("anamorph.cli.main._run", raising(KeyboardInterrupt()))
+    assert ("the same command goes on" in anamorph(*line.split()).err) == goes_on
 
 
 def test_r06_a_termination_signal_unwinds_the_work(anamorph: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,7 @@ def test_the_screen_and_the_report_tell_how_it_went(
     assert ended.code == 0, ended.err
     lines = ended.out.splitlines()
     assert lines[1] == "Complete"
-    assert lines[-2:] == ["model: trained (thresholds)", "report: out/report.html"]
+    assert lines[-3:] == ["model: trained (thresholds)", "taken for: image mr", "report: out/report.html"]
     page = (tmp_path / "out" / "report.html").read_text()
     for text in ("Segmentation report", "scan.nii.gz by trained", "Labels found", "HD95", "Outlines", "inner ball",
                  "dashed ones the true labels", "Research only"):  # fmt: skip

@@ -73,7 +73,7 @@ def test_a_translation_beside_the_true_image(
         rows = {row["metric"]: row for row in csv.DictReader(file)}
     assert list(rows) == ["rmse", "psnr_db", "structural_similarity"]
     assert float(rows["rmse"]["value"]) == pytest.approx(10 * float(inside.float().mean()) ** 0.5, rel=0.01)
-    assert rows["rmse"]["method"] == "known"
+    assert (rows["rmse"]["method"], rows["rmse"]["label"]) == ("known", "to ct")
     record = json.loads((out / "run.json").read_text())
     assert record["status"] == "complete"
     assert record["translation"] == {"from": "mr", "to": "ct", "scale": "file", "limits": [0.0, 200.0]}
@@ -121,7 +121,7 @@ def test_a_truth_that_cannot_be_one_is_told(
     asked = ("translate", scan[0], "--model", model, "--modality", "mr", "--out", tmp_path / "out")
     ended = anamorph(*asked, "--truth", tmp_path / "inputs" / "dark.nii.gz")
     assert ended.code == 0, ended.err
-    assert "W-MOD-013: dark.nii.gz: values of" in ended.err
+    assert "W-MOD-013: the true image dark.nii.gz: values of" in ended.err
 
 
 def test_a_truth_of_another_dimension_is_refused(

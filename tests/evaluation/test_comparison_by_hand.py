@@ -155,6 +155,14 @@ def test_a_method_that_fails_on_all_of_a_part_says_why():
     assert "b" not in column_of(compare(rows), "rmse", "to mr").cells
 
 
+def test_one_failure_is_none_of_what_a_method_never_measures():
+    one_head = [*scores("one head", [0.8] * 9), *of_case(failed_case("E-VAL-004: flat"), "c9", "one head")]
+    both = [*scores("both", [0.7] * 10), *scores("both", [1.0] * 10, "inverse_consistency_mean_mm")]
+    found = compare([*one_head, *both])
+    assert list(column_of(found, "inverse_consistency_mean_mm").cells) == ["both"]
+    assert sum("one head" in note for note in notes_on(found)) == 1
+
+
 def test_reasons_that_differ_by_the_file_alone_are_told_once():
     rows = [*scores("a", ramp(0.9)[:8]), *scores("b", ramp(0.8))]
     for case in ("c8", "c9"):

@@ -211,7 +211,7 @@ def test_scores_by_what_they_are_translations_to(negative: Any, pair: Pair, tmp_
 def test_pairs_that_a_model_was_not_made_for_are_told_before_any_work(
     trained: Callable[..., Model], plan: Callable[..., Plan], pair: Pair, tmp_path: Path, task: str
 ) -> None:
-    """NeMAR registers and translates one way; what is not its own it is spared, and nobody fails."""
+    """NeMAR registers and translates one way."""
     sides = {"pairs": {"rule": "within", "fixed_modality": "ct", "moving_modality": "mr"}}
     small = {**SMALL, "encoder": (2, 2), "decoder": (2, 2)}
     model = trained("nemar", plan(modalities=WINDOWS), facts=sides, **small)
@@ -220,27 +220,41 @@ def test_pairs_that_a_model_was_not_made_for_are_told_before_any_work(
     both = [backward, pair]
     told = r"W-EVA-018: one way was made for 1 of 2 pairs.*\(--fixed-modality ct --moving-modality mr\)"
     with pytest.warns(AnamorphWarning, match=told) as warned:
-        assert pairs_for(both, [one_way]) == ([pair], {("a_mr-a_ct", "one way")})
+        assert pairs_for(both, [one_way], shared=True) == ([pair], set())
     assert len(warned) == 1
     with pytest.raises(InputError, match=r"E-EVA-018: no pair for one way: modality (mr|ct), expected (ct|mr)"):
-        pairs_for([backward], [one_way])
-    assert pairs_for([pair], [one_way]) == ([pair], set())
-    everything = engine("none")
-    with pytest.warns(AnamorphWarning, match="W-EVA-018"):
-        left, spared = pairs_for(both, [one_way, everything])
-    assert left == both
-    evaluated: Any = evaluate_translation if task == "translate" else evaluate_registration
-    found = evaluated(both, [one_way], tmp_path / "rows", spared=spared)
-    assert {row.case for row in found} == {pair.name}
-    assert "failed" not in {row.metric for row in found}
+        pairs_for([backward], [one_way], shared=True)
+    assert pairs_for([pair], [one_way], shared=True) == ([pair], set())
+
+
+def test_registrations_are_judged_by_the_pairs_that_all_do_and_translations_each_by_its_own(pair: Pair) -> None:
+    def only(name: str, own: str) -> Any:
+        def admit(pair: Pair) -> None:
+            if pair.name != own:
+                raise InputError("E-MOD-005", "modality mr", expected="ct")
+
+        return replace(engine("none"), name=name, admit=admit)
+
+    backward = Pair(pair.moving, pair.fixed)
+    both, everything = [backward, pair], engine("none")
+    forth, back = only("forth", pair.name), only("back", backward.name)
+    with pytest.warns(AnamorphWarning, match=r"forth was made for 1 of 2 pairs; these alone are judged"):
+        assert pairs_for(both, [forth, everything], shared=True) == ([pair], set())
+    with pytest.warns(AnamorphWarning, match=r"forth was made for 1 of 2 pairs; it is judged by 1 "):
+        chosen, spared = pairs_for(both, [forth, everything], shared=False)
+    assert (chosen, spared) == (both, {(backward.name, "forth")})
+    with pytest.raises(InputError, match=r"E-EVA-018: no pair that forth and back were all made for.*apart"):
+        pairs_for(both, [forth, back], shared=True)
+    with pytest.raises(InputError, match=r"E-EVA-018: no pair for (forth|back) among 1.*raise --most-items"):
+        pairs_for(both, [forth, back], 1, shared=False)
 
 
 def test_a_both_ways_model_is_for_every_pair_of_its_modalities(negative: Any, pair: Pair) -> None:
     translator, backward = translating_model(negative("cyclegan"), "one"), Pair(pair.moving, pair.fixed)
-    assert pairs_for([pair, backward], [translator]) == ([pair, backward], set())
+    assert pairs_for([pair, backward], [translator], shared=False) == ([pair, backward], set())
     other = replace(pair, fixed=replace(pair.fixed, modality="pd"))
     with pytest.warns(AnamorphWarning, match=r"1 of 2 pairs.*ct"):
-        assert pairs_for([pair, other], [translator])[0] == [pair]
+        assert pairs_for([pair, other], [translator], shared=False)[0] == [pair]
 
 
 def test_translations_to_look_at(negative: Any, pair: Pair, tmp_path: Path) -> None:

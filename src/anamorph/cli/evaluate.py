@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -189,8 +190,7 @@ def _evaluate(
     pairs = chosen_pairs(part, request.rule, request.fixed_modality, request.moving_modality)
     if task == "translate":
         translators = [translating_model(model, name) for name, model in models.items()]
-        pairs, spared = pairs_for(pairs, translators)
-        pairs = spread(pairs, request.most_items)
+        pairs, spared = pairs_for(pairs, translators, request.most_items, shared=False)
         told = {"listed": part.listed, "spared": spared, "progress": progress}
         scores = evaluate_translation(pairs, translators, rows, **told)
         return by_target(scores, pairs), partial(_sheets, pairs, models, part.listed, progress)
@@ -200,10 +200,8 @@ def _evaluate(
         *(contenders.stored_transforms(folder) for folder in request.transforms),
         *(contenders.registering_model(model, name) for name, model in models.items()),
     ]
-    pairs, spared = pairs_for(pairs, registrars)
-    pairs = spread(pairs, request.most_items)
-    scores = evaluate_registration(pairs, registrars, rows, names=names, spared=spared, progress=progress)
-    return scores, _nothing_drawn
+    pairs, _ = pairs_for(pairs, registrars, request.most_items, shared=True)
+    return evaluate_registration(pairs, registrars, rows, names=names, progress=progress), _nothing_drawn
 
 
 def _nothing_drawn(comparison: Comparison) -> Mapping[str, Sheet]:
@@ -220,6 +218,7 @@ def _sheets(
     """Of each part of the table the best, median and worst case of its last method, translated again."""
     from anamorph.cli.experiment_figures import MOST_COLUMNS
     from anamorph.data.files import read_labels
+    from anamorph.errors import AnamorphError
     from anamorph.inference.evaluate import target_label, translations_of
     from anamorph.inference.image_translators import translating_model
     from anamorph.inference.model_folder import windows_of
@@ -228,7 +227,7 @@ def _sheets(
 
     named = {pair.name: pair for pair in pairs}
     sheets: dict[str, Sheet] = {}
-    targets = dict.fromkeys(target_label(pair) for pair in pairs)
+    targets = dict.fromkeys(target_label(pair.fixed.modality) for pair in pairs)
     for done, label in enumerate(targets):
         progress("pictures", done / len(targets))
         part = _of_label(comparison, label)
@@ -240,7 +239,10 @@ def _sheets(
         for name in chosen.values():
             pair = named[name]
             if found := translations_of(pair, translators, listed):
-                labels = None if pair.moving.labels is None else read_labels(pair.moving.labels)
+                labels = None
+                if pair.moving.labels is not None:
+                    with suppress(AnamorphError):  # they choose the slice alone
+                        labels = read_labels(pair.moving.labels)
                 cases[name] = TranslatedCase.of(found, pair.fixed.modality, labels, windows_of(models.values()))
         chosen = {what: name for what, name in chosen.items() if name in cases}
         if chosen:
@@ -252,7 +254,7 @@ def _sheets(
 
 def _of_label(comparison: Comparison, label: str) -> Comparison:
     """The part that is about one label, with the methods that have values there."""
-    leading = tuple(column for column in comparison.leading if column.label == label)
+    leading = tuple(one for one in comparison.leading if one.label == label or one.label.startswith(f"{label}, "))
     methods = tuple(
         name for name in comparison.methods
         if any(name in column.cells and column.cells[name].values for column in leading[:1])

@@ -31,11 +31,8 @@ VERBS = {
     "demo": "Make a CT-MR pair with known truth, register it, score the result.",
     "doctor": "Tell what this machine offers, and what is missing.",
 }
-AGAIN = "what is done is kept, and the same command goes on"
-GOES_ON = dict.fromkeys(("prepare", "evaluate", "atlas build", "experiment"), AGAIN) | {
-    "train": f"{AGAIN} with --resume"
-}
-"""Verbs that an interruption costs but time -> what to do."""
+GOES_ON = (("prepare",), ("evaluate",), ("experiment",), ("atlas", "build"), ("segment", "--atlases"))
+"""Words of command lines that go on where they were; trainings say so themselves."""
 LIST = "\n".join(f"  {verb:<12}{purpose}" for verb, purpose in VERBS.items())
 HELP = f"""usage: anamorph [-h] [--version] VERB ...
 
@@ -77,8 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _after_interruption(arguments: Sequence[str]) -> str:
-    names = arguments[0], " ".join(arguments[:2])
-    return next((GOES_ON[name] for name in names if name in GOES_ON), "the results are not complete")
+    if any(arguments[0] == words[0] and {*words} <= {*arguments} for words in GOES_ON):
+        return "what is done is kept, and the same command goes on"
+    return "the results are not complete"
 
 
 def _run(verb: str, arguments: Sequence[str]) -> int:

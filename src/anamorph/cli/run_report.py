@@ -78,6 +78,8 @@ def say_summary(verdict: Verdict, rows: Sequence[Mapping[str, Any]], run: Run, s
         screen.say(f"kept: {run.facts['kept']} (began at: {run.facts['start']})")
     if "model" in run.facts:
         screen.say(f"model: {run.facts['model']['name']} ({run.facts['model']['method']})")
+    if run.facts.get("modalities"):
+        screen.say(f"taken for: {', '.join(f'{side} {name}' for side, name in run.facts['modalities'].items())}")
     screen.say(f"report: {shown(run.folder / 'report.html')}")
 
 

@@ -196,8 +196,9 @@ def _intensity(modality: str, images: Sequence[Image]) -> Intensity:
         warn("W-COH-041", f"values of modality {modality!r} begin at {low:.4g}: no HU, so percentiles are used")
     elif hounsfield:
         return CT_WINDOW
-    above_zero = MR.search(modality) and not any(goes_below_zero(image.data.numpy()) for image in images)
-    return Intensity(content="positive" if above_zero else "all")
+    below_zero = [goes_below_zero(image.data.numpy()) for image in images]
+    positive = MR.search(modality) and 2 * sum(below_zero) <= len(below_zero)
+    return Intensity(content="positive" if positive else "all")
 
 
 def _looks_like_ct(image: Image) -> bool:

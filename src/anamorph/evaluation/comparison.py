@@ -185,7 +185,7 @@ def _column(key: tuple[str, str], found: Arrangement, scoring: Collection[str]) 
     cells = {
         method: _cell(method, key, expected, found)
         for method in found.methods
-        if method in rows or (method in scoring and any((method, case) in found.failures for case in expected))
+        if method in rows or (method in scoring and all((method, case) in found.failures for case in expected))
     }
     if about.higher_is_better is not None:
         ranked = _ranked(cells, about)

@@ -59,9 +59,10 @@ def _by_ranks(found: Comparison) -> str:
     if not marked:
         return "nothing is marked"
     alone = [f"{column.title} of {_called(method)} ({p:.2g})" for column, method, p in marked if not p <= found.level]
+    p_value = "Wilcoxon's p, uncorrected," if found.corrected else "Wilcoxon's p"
     if not alone:
-        return f"Wilcoxon's p is at most {found.level:g} too where a mark stands"
-    return f"Wilcoxon's p is above {found.level:g} for these marks: {', '.join(alone)}"
+        return f"{p_value} is at most {found.level:g} too where a mark stands"
+    return f"{p_value} is above {found.level:g} for these marks: {', '.join(alone)}"
 
 
 def _called(method: str) -> str:

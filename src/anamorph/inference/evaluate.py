@@ -66,7 +66,6 @@ def evaluate_registration(
     *,
     names: Mapping[int, str] | None = None,
     count_as: Mapping[int, int] | None = None,
-    spared: Spared = frozenset(),
     progress: Progress | None = None,
     on_case: OnCase | None = None,
 ) -> list[Score]:
@@ -78,7 +77,6 @@ def evaluate_registration(
         folder: where finished rows are kept.
         names: the labels that are scored; by default all that both images have.
         count_as: label -> the one that it counts as in both images.
-        spared: of ``pairs_for``; none by default.
         progress: told the share that is done.
         on_case: told each case, method and its scores.
     """
@@ -89,7 +87,7 @@ def evaluate_registration(
         return _registration(pair, fixed, moving, found, names, count_as or {}) + _costs(found)
 
     more = f"count_as {sorted(count_as.items())}" if count_as else ""
-    return _all(pairs, registrars, score, folder, progress, on_case, more, spared=spared)
+    return _all(pairs, registrars, score, folder, progress, on_case, more)
 
 
 def evaluate_translation(
@@ -111,7 +109,8 @@ def evaluate_translation(
         pairs: of two modalities of one case.
         translators: by unlike names.
         listed: pairs whose true maps may be known, among them those that are judged, or their reverse.
-        folder, spared, progress, on_case: as in ``evaluate_registration``.
+        folder, progress, on_case: as in ``evaluate_registration``.
+        spared: of ``pairs_for``; none by default.
     """
 
     def score(pair: Pair, translator: ImageTranslator) -> list[Score]:
@@ -131,16 +130,18 @@ def by_target(scores: Iterable[Score], pairs: Iterable[Pair]) -> list[Score]:
         scores: of ``evaluate_translation``.
         pairs: that they are about.
     """
-    targets = {pair.name: target_label(pair) for pair in pairs}
-    return [
-        row if row.metric == FAILED else replace(row, label=", ".join(filter(None, (targets[row.case], row.label))))
-        for row in scores
-    ]
+    targets = {pair.name: target_label(pair.fixed.modality) for pair in pairs}
+    return [row if row.metric == FAILED else of_target(row, targets[row.case]) for row in scores]
 
 
-def target_label(pair: Pair) -> str:
-    """Of the scores of its translation."""
-    return f"to {pair.fixed.modality}"
+def of_target(score: Score, target: str) -> Score:
+    """A score with the label of its target before its own."""
+    return replace(score, label=", ".join(filter(None, (target, score.label))))
+
+
+def target_label(modality: str) -> str:
+    """Of the scores of translations to a modality."""
+    return f"to {modality}"
 
 
 def translations_of(
@@ -222,35 +223,61 @@ def chosen_pairs(
     return found
 
 
-def pairs_for(pairs: Sequence[Pair], methods: Sequence[Registrar | ImageTranslator]) -> tuple[list[Pair], Spared]:
-    """The pairs that any of the methods was made for, by their modalities, and which of them a method is spared.
+def pairs_for(
+    pairs: Sequence[Pair], methods: Sequence[Registrar | ImageTranslator], most: int | None = None, *, shared: bool
+) -> tuple[Sequence[Pair], Spared]:
+    """The pairs to judge methods by, of those that they were made for by their modalities.
+
+    Args:
+        pairs: all that there are.
+        methods: by unlike names.
+        most: pairs at most, evenly from all.
+        shared: whether every method does every pair; if not, each does its own.
+
+    Returns:
+        The pairs, and which of them a method is spared.
 
     Raises:
-        InputError: E-EVA-018, none of the pairs is for a method.
+        InputError: E-EVA-018, none of the pairs is for a method, or for all of them where ``shared``.
 
     Warns:
         W-EVA-018: some of the pairs are not for a method.
     """
-    spared = set[tuple[str, str]]()
-    for method in methods:
-        refused = {pair.name: error for pair in pairs if (error := _refusal(method, pair)) is not None}
-        if not refused:
-            continue
-        why = next(iter(refused.values()))
-        if len(refused) == len(pairs):
-            found, do = f"no pair for {method.name}: {why.found}", "see --rule, --fixed-modality and --moving-modality"
-            raise InputError("E-EVA-018", found, expected=why.expected, do=do)
-        own = [pair for pair in pairs if pair.name not in refused]
-        sides = {"fixed": {pair.fixed.modality for pair in own}, "moving": {pair.moving.modality for pair in own}}
-        flags = [f"--{side}-modality {min(names)}" for side, names in sides.items() if len(names) == 1]
-        which = " ".join(flags) or "see --fixed-modality and --moving-modality"
-        warn(
-            "W-EVA-018",
-            f"{method.name} was made for {len(own)} of {len(pairs)} pairs, and does these alone ({which})",
+    refused = {method.name: _refused(method, pairs) for method in methods}
+    flags = "see --rule, --fixed-modality and --moving-modality"
+    for name, errors in refused.items():
+        if errors and len(errors) == len(pairs):
+            why = next(iter(errors.values()))
+            raise InputError("E-EVA-018", f"no pair for {name}: {why.found}", expected=why.expected, do=flags)
+    fits = all if shared else any
+    left = [pair for pair in pairs if fits(pair.name not in errors for errors in refused.values())]
+    choosy = [name for name, errors in refused.items() if errors]
+    if not left:
+        raise InputError(
+            "E-EVA-018", f"no pair that {' and '.join(choosy)} were all made for", do="evaluate them apart"
         )
-        spared |= {(name, method.name) for name in refused}
-    left = [pair for pair in pairs if any((pair.name, method.name) not in spared for method in methods)]
-    return left, spared
+    chosen = spread(left, most)
+    for name in choosy:
+        own = [pair for pair in chosen if pair.name not in refused[name]]
+        if not own:
+            raise InputError(
+                "E-EVA-018", f"no pair for {name} among {len(chosen)}", do=f"raise --most-items, or {flags}"
+            )
+        does = "these alone are judged" if shared else f"it is judged by {len(own)}"
+        made = f"{name} was made for {len(pairs) - len(refused[name])} of {len(pairs)} pairs; {does}"
+        warn("W-EVA-018", f"{made} ({_sides_in_flags(own) or flags})")
+    return chosen, {(pair.name, name) for name in choosy for pair in chosen if pair.name in refused[name]}
+
+
+def _sides_in_flags(pairs: Sequence[Pair]) -> str:
+    """What chooses such pairs on the command line, where one modality a side does."""
+    sides = {"fixed": {pair.fixed.modality for pair in pairs}, "moving": {pair.moving.modality for pair in pairs}}
+    return " ".join(f"--{side}-modality {min(names)}" for side, names in sides.items() if len(names) == 1)
+
+
+def _refused(method: Registrar | ImageTranslator, pairs: Sequence[Pair]) -> dict[str, InputError]:
+    """By pair."""
+    return {pair.name: error for pair in pairs if (error := _refusal(method, pair)) is not None}
 
 
 def _refusal(method: Registrar | ImageTranslator, pair: Pair) -> InputError | None:

@@ -78,7 +78,7 @@ def translating_model(model: Model, name: str, *, native: bool = True) -> ImageT
     def admit(pair: Pair) -> None:
         source = known_modality(model, pair.moving.modality, name=pair.moving.image.name)
         made = method.modalities[method.target_of(source, pair.moving.image.name)]
-        if made != pair.fixed.modality:
+        if made.lower() != pair.fixed.modality.lower():
             found = f"{made} out of {pair.moving.modality}"
             raise InputError("E-EVA-018", found, expected=pair.fixed.modality, do="choose pairs of its modalities")
 

@@ -109,10 +109,10 @@ def _swapped(model: Model, fixed: Image, moving: Image) -> bool:
         None if image.modality is None else known_modality(model, image.modality, name=image.name).lower()
         for image in (fixed, moving)
     )
+    other_of = {first: pairs.moving_modality, second: pairs.fixed_modality}
     if here is not None and here == there:
-        expected = f"one image of {pairs.fixed_modality}, the other of {pairs.moving_modality}"
-        do = "name them with --fixed-modality and --moving-modality"
-        raise _foreign(moving.name, f"modality {moving.modality}, as the fixed image's", expected, do)
+        expected = f"one of {pairs.fixed_modality}, the other of {pairs.moving_modality}"
+        raise _foreign("", f"both images are named {here}", expected, f"name one of them {other_of[here]}")
     return here == second or there == first
 
 

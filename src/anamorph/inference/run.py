@@ -47,11 +47,11 @@ class RunResult:
         warped: the moving image after registration.
         displacement_mm: the whole map on the fixed grid, d I J (K), RAS mm.
         inverse_mm: its inverse on the moving grid.
-        backward_mm: on the moving grid, what a method that registers both ways found beside the map; None of others.
         jacobian: the determinant of the map, I J (K).
         fixed_labels: of the fixed image, where given.
         warped_labels: of the moving image on the fixed grid, where given.
         scores: every row; ``method`` is "before" or the registration's.
+        backward_mm: on the moving grid, what a method that registers both ways found beside the map; None of others.
     """
 
     registration: Registration
@@ -59,11 +59,11 @@ class RunResult:
     warped: Image
     displacement_mm: np.ndarray
     inverse_mm: np.ndarray
-    backward_mm: np.ndarray | None
     jacobian: np.ndarray
     fixed_labels: Labelmap | None
     warped_labels: Labelmap | None
     scores: Sequence[Score]
+    backward_mm: np.ndarray | None = None
 
 
 def run_registration(request: RegistrationRequest, run: Run, progress: Progress | None = None) -> RunResult:
@@ -204,8 +204,8 @@ def _evaluate(request: RegistrationRequest, registration: Registration, truth: _
     if (found := registration.found) is not None:
         run.facts |= {"start": found.start.origin, "kept": found.kept, "working_grid": geometry_of(found.working_grid)}
     return RunResult(
-        registration, before, warped, displacement, inverse, back, jacobian, truth.fixed_labels, warped_labels,
-        tuple(rows),
+        registration, before, warped, displacement, inverse, jacobian, truth.fixed_labels, warped_labels,
+        tuple(rows), back,
     )  # fmt: skip
 
 

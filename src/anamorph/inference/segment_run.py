@@ -69,7 +69,8 @@ def run_segmentation(request: SegmentationRequest, run: Run, progress: Progress 
     with stages("evaluate"):
         scores = scored(segmentation, truth, request.ignore_labels, model.card.method, image.name)
     run.facts["seconds"] = rounded_seconds(segmentation.seconds, stages)
-    run.facts["modalities"] = {"image": segmentation.image.modality}
+    if segmentation.image.modality is not None:
+        run.facts["modalities"] = {"image": segmentation.image.modality}
     if segmentation.atlas is not None and segmentation.atlas.losses:
         losses = segmentation.atlas.losses
         run.facts["refinement"] = {"steps": len(losses) - 1, "objective_before": losses[0], "objective": min(losses)}

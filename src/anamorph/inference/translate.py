@@ -178,7 +178,8 @@ def question_truth(model: Model, found: Translated, truth: Image) -> None:
     Warns:
         W-MOD-013, W-MOD-017: as ``question_values``.
     """
-    truth, plan = replace(truth, modality=found.image.modality), model.card.plan
+    truth = replace(truth, modality=found.image.modality, name=f"the true image {truth.name}".strip())
+    plan = model.card.plan
     grid = own_grid(truth, plan)
     question_values(model, truth, grid, image_to_network(truth, plan, grid))
 

@@ -10,6 +10,7 @@ from anamorph.data.files import atomic_write, read, write
 from anamorph.data.image import ReadPolicy
 from anamorph.errors import InputError
 from anamorph.evaluation.scores import Score, of_case, to_csv
+from anamorph.inference.evaluate import of_target, target_label
 from anamorph.inference.model_folder import Model, read_model
 from anamorph.inference.run import geometry_of, hashes_of, refuse_changes, rounded_seconds
 from anamorph.inference.run_folder import Run
@@ -64,14 +65,13 @@ def run_translation(request: TranslationRequest, run: Run, progress: Progress | 
     found = translate_with(
         model, image, mask=request.mask, policy=plain, max_memory=request.max_memory, progress=progress
     )
-    stages, compared = Stages(progress), None
+    stages, compared, target = Stages(progress), None, found.image.modality or ""
     if truth is not None:
         with stages("evaluate"):
             question_truth(model, found, truth)
             compared = compare_translation(model, found, truth)
     scores = () if compared is None else tuple(of_case(compared.scores, image.name, model.card.method))
     run.facts["seconds"] = rounded_seconds(found.seconds, stages)
-    run.facts["modalities"] = {"image": found.source.modality}
     run.facts["translation"] = {
         "from": found.source.modality,
         "to": found.image.modality,
@@ -83,6 +83,6 @@ def run_translation(request: TranslationRequest, run: Run, progress: Progress | 
         if compared is not None:
             write(compared.error, run.path("error.nii.gz"))
             with atomic_write(run.path("scores.csv")) as part:
-                part.write_text(to_csv(scores), encoding="utf-8")
+                part.write_text(to_csv([of_target(row, target_label(target)) for row in scores]), encoding="utf-8")
         refuse_changes(request.inputs(), hashes)
     return TranslationResult(found, model, compared, scores)

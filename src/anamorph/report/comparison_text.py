@@ -51,8 +51,9 @@ def shown(found: Comparison, column: Column, method: str) -> Shown:
     cell = column.cells.get(method)
     if cell is None:
         return Shown(MISSING)
-    n = cell.summary.n
-    note = f"n={n}" if n != len(found.cases) else ""
+    n, part = cell.summary.n, column.label and column.alone
+    asked = len(cell.values) + len(cell.absent) + len(cell.failed) if part else len(found.cases)
+    note = f"n={n}" if n != asked else ""
     if not n:
         return Shown(MISSING, note)
     return Shown(mean_and_sd(column, cell.summary), note, cell.superscript, cell.place)

@@ -31,7 +31,7 @@ class ReportInputs:
         fixed_modality: of ``fixed``, which decides its grey window.
         moving_modality: as above, for ``before`` and ``warped``.
         windows: of a translation: the values that are black and white, by modality, where its model knows them. Of all
-            else CT gets the soft-tissue window, anything else percentiles.
+            else as ``figures.window_of`` finds them.
         displacement_mm: d I J (K), RAS mm, fixed -> moving.
         jacobian: determinant of the whole map, I J (K).
         fixed_labels: integers, 0 is background.

@@ -25,7 +25,7 @@ from anamorph.report.multi_atlas import atlas_rows, draw_uncertainty
 from anamorph.report.refinement import draw_refinement, objective
 from anamorph.report.tables import Score, format_value, pair_scores
 from anamorph.report.translation import draw_translation
-from anamorph.report.verdict import judge
+from anamorph.report.verdict import in_seconds, judge
 from anamorph.report.viewer import ViewerVolume, viewer_volumes
 
 NIIVUE = "niivue.umd.js"
@@ -217,7 +217,7 @@ def _stages(inputs: ReportInputs) -> Iterator[dict[str, Any]]:
         curve = curve[np.isfinite(curve)]
         yield {
             "name": name,
-            "seconds": f"{seconds:.1f}",
+            "seconds": in_seconds(seconds),
             "share": round(100 * seconds / longest, 1) if longest else 0,
             "curve": _polyline(curve) if len(curve) > 1 else "",
             "ends": f"{format_value(curve[0])} to {format_value(curve[-1])}" if len(curve) > 1 else "",

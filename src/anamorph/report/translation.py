@@ -14,6 +14,12 @@ TRANSLATED, TRUE, ERROR = "Translation", "True image", "Error"
 """Of ``further_images``; the error is the translation less the true image."""
 
 
+def window_of_target(inputs: ReportInputs) -> tuple[float, float]:
+    """The one window of a translation and of the true image."""
+    images = inputs.further_images
+    return window_of((images.get(TRUE, images[TRANSLATED]),), inputs.moving_modality, inputs.windows)
+
+
 def draw_translation(inputs: ReportInputs) -> Sheet | None:
     """A row a plane; the translation and the true image have one window.
 
@@ -24,7 +30,7 @@ def draw_translation(inputs: ReportInputs) -> Sheet | None:
     if inputs.kind != "translation" or source is None or inputs.affine is None or TRANSLATED not in images:
         return None
     own = window_of((source,), inputs.fixed_modality, inputs.windows)
-    made = window_of((images.get(TRUE, images[TRANSLATED]),), inputs.moving_modality, inputs.windows)
+    made = window_of_target(inputs)
     shown = [("Image", source, own), (TRANSLATED, images[TRANSLATED], made)]
     if TRUE in images and ERROR in images:
         largest = largest_error([images[ERROR]])

@@ -152,6 +152,11 @@ def _consistency(scores: Sequence[Score]) -> Tile | None:
     return Tile("Inverse consistency", format_value(score.after, score.unit), score.unit, note)
 
 
+def in_seconds(seconds: float) -> str:
+    """A time of less than minutes."""
+    return f"{seconds:.1f}" if seconds >= 1 else f"{seconds:.2f}"
+
+
 def _time(inputs: ReportInputs) -> Tile | None:
     of_stages = {name: seconds for name, seconds in inputs.seconds_by_stage.items() if name != EVALUATION}
     seconds = sum(of_stages.values())
@@ -159,7 +164,7 @@ def _time(inputs: ReportInputs) -> Tile | None:
         return None
     stages = "in 1 stage" if len(of_stages) == 1 else f"in {len(of_stages)} stages"
     if EVALUATION in inputs.seconds_by_stage:
-        stages += f"; {inputs.seconds_by_stage[EVALUATION]:.1f} s to evaluate"
+        stages += f"; {in_seconds(inputs.seconds_by_stage[EVALUATION])} s to evaluate"
     if seconds < 100:
-        return Tile("Time", f"{seconds:.1f}" if seconds >= 1 else f"{seconds:.2f}", "s", stages)
+        return Tile("Time", in_seconds(seconds), "s", stages)
     return Tile("Time", f"{int(seconds) // 60}:{int(seconds) % 60:02d}", "min", stages)

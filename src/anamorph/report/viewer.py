@@ -18,6 +18,7 @@ from scipy import sparse
 
 from anamorph.report.figures import to_grey, window_of
 from anamorph.report.inputs import ReportInputs
+from anamorph.report.translation import TRANSLATED, TRUE, window_of_target
 from anamorph.spatial.grid import Grid
 
 # Characters of base64 a volume: a pair with labels stays under 5 MB, 40 images under 30 MB.
@@ -62,7 +63,8 @@ def viewer_volumes(inputs: ReportInputs) -> tuple[ViewerVolume, ...]:
         ("before", "Before", inputs.before, moving_window),
     ]
     for place, (name, image) in enumerate(inputs.further_images.items()):
-        images.append((f"further-{place}", name, image, window_of((image,), None)))
+        window = window_of_target(inputs) if name in (TRANSLATED, TRUE) else window_of((image,), None)
+        images.append((f"further-{place}", name, image, window))
     labelmaps = [
         ("found-labels", "Segmentation", inputs.found_labels),
         ("fixed-labels", "True labels" if segmented else "Fixed labels", inputs.fixed_labels),
