@@ -10,7 +10,7 @@ import pytest
 from anamorph.evaluation.comparison import compare
 from anamorph.evaluation.scores import Score
 from anamorph.training.cohort_recipe import CohortRecipe
-from anamorph.training.experiment_cases import evenly, is_real, telling_cases
+from anamorph.training.experiment_cases import evenly, is_real, telling_cases, telling_methods
 
 PHANTOM = {"synthesise": {"kind": "letter_b"}}
 REAL = {"gather": {"layout": "splits", "folder": "letters"}}
@@ -29,6 +29,19 @@ def test_best_median_and_worst_of_the_last_method(metric: str, best: str, worst:
     ]
     found = compare([*others, *judged({"a": 0.1, "b": 0.5, "c": 0.9}, metric)])
     assert telling_cases(found) == {"best": best, "median": "b", "worst": worst}
+
+
+def test_a_reference_is_shown_wherever_its_row_stands() -> None:
+    rows = {"none": (0.1, 0.2), "a": (0.9, 0.8), "ours": (0.3, 0.4), "b": (0.5, 0.6), "c": (0.7, 0.6)}
+    scores = [
+        Score("dice", value, case=case, method=name)
+        for name, values in rows.items()
+        for case, value in zip("xy", values, strict=True)
+    ]
+    assert telling_cases(compare(scores, reference="ours")) == {"best": "y", "worst": "x"}
+    assert telling_cases(compare(scores)) == {"best": "x", "worst": "y"}
+    assert telling_methods(compare(scores, reference="ours"), 3) == ["a", "ours", "c"]
+    assert telling_methods(compare(scores), 6) == ["a", "ours", "b", "c"]
 
 
 def test_of_few_cases_each_is_shown_once() -> None:

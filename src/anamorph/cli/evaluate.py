@@ -223,7 +223,7 @@ def _sheets(
     from anamorph.inference.image_translators import translating_model
     from anamorph.inference.model_folder import windows_of
     from anamorph.report.translation_sheets import TranslatedCase, sheet_of_translations
-    from anamorph.training.experiment_cases import evenly, telling_cases
+    from anamorph.training.experiment_cases import telling_cases, telling_method, telling_methods
 
     named = {pair.name: pair for pair in pairs}
     sheets: dict[str, Sheet] = {}
@@ -233,7 +233,7 @@ def _sheets(
         part = _of_label(comparison, label)
         if not part.methods:
             continue
-        chosen, methods = telling_cases(part), evenly(part.methods, MOST_COLUMNS)
+        chosen, methods = telling_cases(part), telling_methods(part, MOST_COLUMNS)
         translators = [translating_model(models[name], name) for name in methods]
         cases = dict[str, TranslatedCase]()
         for name in chosen.values():
@@ -246,7 +246,7 @@ def _sheets(
                 cases[name] = TranslatedCase.of(found, pair.fixed.modality, labels, windows_of(models.values()))
         chosen = {what: name for what, name in chosen.items() if name in cases}
         if chosen:
-            title = f"{label}: {', '.join(chosen)} case of {part.methods[-1]}"
+            title = f"{label}: {', '.join(chosen)} case of {telling_method(part)}"
             sheets[title] = sheet_of_translations(cases, chosen, methods, part)
     progress("pictures", 1.0)
     return sheets

@@ -42,7 +42,14 @@ def figures_of(
     from anamorph.report.experiment_html import ExperimentFigures
     from anamorph.report.experiment_sheets import sheet_of_cases, sheet_of_examples
     from anamorph.report.training import pictures_of
-    from anamorph.training.experiment_cases import evenly, label_names, names_of, show_cases, telling_cases
+    from anamorph.training.experiment_cases import (
+        evenly,
+        label_names,
+        names_of,
+        show_cases,
+        telling_cases,
+        telling_methods,
+    )
 
     atlases = {name: pictures_of(run / "samples", "atlas")[::-1] for name, run in result.runs.items()}
     drawn = ExperimentFigures(
@@ -71,7 +78,7 @@ def figures_of(
     )
     sheets = {}
     for group, comparison in comparisons.items():
-        methods = tuple(evenly(comparison.methods, MOST_COLUMNS))
+        methods = tuple(telling_methods(comparison, MOST_COLUMNS))
         chosen = telling_cases(comparison)
         if chosen:
             sheets[group] = sheet_of_cases(cases([*chosen.values()], methods), chosen, methods, names, comparison)
@@ -83,12 +90,12 @@ def _translations(
 ) -> dict[str, Sheet]:
     """Of each group best, median and worst case, translated again."""
     from anamorph.report.translation_sheets import TranslatedCase, sheet_of_translations
-    from anamorph.training.experiment_cases import evenly, telling_cases
+    from anamorph.training.experiment_cases import telling_cases, telling_methods
     from anamorph.training.experiment_translations import show_translations
 
     sheets = {}
     for group, comparison in comparisons.items():
-        methods, chosen = evenly(comparison.methods, MOST_COLUMNS), telling_cases(comparison)
+        methods, chosen = telling_methods(comparison, MOST_COLUMNS), telling_cases(comparison)
         found = show_translations(result.experiment, folder, [*chosen.values()], methods, device)
         cases = {name: TranslatedCase.of(one.found, one.target, one.labels, one.windows) for name, one in found.items()}
         chosen = {what: name for what, name in chosen.items() if name in cases}
@@ -108,12 +115,12 @@ def _registrations(
     import torch
 
     from anamorph.report.registration_sheets import sheet_of_registrations
-    from anamorph.training.experiment_cases import evenly, telling_cases
+    from anamorph.training.experiment_cases import telling_cases, telling_methods
     from anamorph.training.experiment_registrations import show_registrations
 
     sheets, threads = {}, torch.get_num_threads()
     for group, comparison in comparisons.items():
-        methods = evenly([name for name in comparison.methods if name != "none"], MOST_COLUMNS)
+        methods = telling_methods(comparison, MOST_COLUMNS)
         chosen = telling_cases(comparison)
         wanted = [*chosen.values()]
         found = show_registrations(result.experiment, folder, wanted, methods, device, threads, progress)

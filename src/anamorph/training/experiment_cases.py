@@ -54,12 +54,24 @@ def is_real(recipe: CohortRecipe) -> bool:
     return any(source.gather is not None for source in sources)
 
 
+def telling_method(found: Comparison) -> str:
+    """The one that a comparison is about: its reference, or the last."""
+    return found.reference or found.methods[-1]
+
+
+def telling_methods(found: Comparison, most: int) -> list[str]:
+    """At most so many, the one that the comparison is about among them; that nothing is done is none."""
+    names, one = [name for name in found.methods if name != "none"], telling_method(found)
+    others = evenly([name for name in names if name != one], most - 1 if one in names else most)
+    return [name for name in names if name == one or name in others]
+
+
 def telling_cases(found: Comparison) -> dict[str, str]:
-    """Best, median and worst case of the last method by the first metric; empty where it has no values."""
-    if not found.leading or found.methods[-1] not in found.leading[0].cells:
+    """Best, median and worst case of that method by the first metric; empty where it has no values."""
+    if not found.leading or telling_method(found) not in found.leading[0].cells:
         return {}
     column = found.leading[0]
-    values = column.cells[found.methods[-1]].values
+    values = column.cells[telling_method(found)].values
     ranked = sorted(values, key=lambda case: (values[case], case), reverse=bool(column.about.higher_is_better))
     places = {"best": 0, "median": (len(ranked) - 1) // 2, "worst": len(ranked) - 1} if ranked else {}
     chosen = {ranked[place]: name for name, place in reversed(places.items())}
