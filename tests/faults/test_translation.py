@@ -88,7 +88,7 @@ def test_a_lesion_that_is_lost_is_told_where_the_truth_is_known_P14(model: Model
 @pytest.mark.parametrize(
     ("modality", "code", "exit_code", "match"),
     [
-        ("flair", "E-MOD-005", 3, "head.nii.gz: modality flair, expected one of t1, t2"),
+        ("flair", "E-MOD-005", 3, "head.nii.gz: modality flair, expected t1 or t2"),
         (None, "E-MOD-010", 2, "name it with --modality"),
     ],
 )
